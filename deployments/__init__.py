@@ -1,0 +1,1 @@
+"""Where each flow runs: deployments, work pools, and a whole local set of services."""

@@ -1,0 +1,112 @@
+"""When do two formats of one model give the same answer? The values; the rules stand beside."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from pydantic import NonNegativeFloat, NonNegativeInt
+
+from tasks.domain.artifact import ModelFormat
+from tasks.domain.value import Value
+
+ProfileName: TypeAlias = Literal["float32-conv", "float32-transformer", "trees", "exact"]
+
+
+class Tolerance(Value):
+    """How far a candidate may stray from its reference.
+
+    An element agrees when ``|c - r| <= rtol * |r| + scale * max|r of its row| + floor``.
+    The row's largest magnitude sets the scale, so that neither logits of magnitude 1000 nor
+    probabilities of magnitude 0.001 need a tolerance of their own.
+    """
+
+    rtol: NonNegativeFloat
+    scale: NonNegativeFloat
+    floor: NonNegativeFloat
+
+
+class ErrorSpread(Value):
+    """How far the elements of one output stray, over the elements that are finite on both sides.
+
+    All figures are absolute but ``max_rel`` and ``budget``.
+    """
+
+    max_abs: NonNegativeFloat
+    max_rel: NonNegativeFloat
+    """Largest ``|c - r| / max(|r|, 1e-3 * max|r of its row|)``: tiny elements have a floor."""
+    mean_abs: NonNegativeFloat
+    p999_abs: NonNegativeFloat
+    """The 99.9th percentile."""
+    cosine: float
+    """The smallest cosine of a row with its reference row; 1 where both rows are all zero."""
+    budget: NonNegativeFloat
+    """Largest share of an element's tolerance that its error uses: above 1 it fails."""
+
+
+class RankAgreement(Value):
+    """How the highest scores of each row agree, in order."""
+
+    rows: NonNegativeInt
+    top1_equal: NonNegativeInt
+    top5_equal: NonNegativeInt
+    """Rows whose five (or all, if fewer) best classes are equal in order."""
+    ties_swapped: NonNegativeInt
+    """Rows that differ only by swaps of scores closer than the tolerance; they count as equal."""
+
+
+class OutputParity(Value):
+    """How one output of one probe compares."""
+
+    name: str
+    passed: bool
+    reason: str = ""
+    """Why it did not pass, in words; empty where it passed."""
+    shape: tuple[int, ...]
+    expected_shape: tuple[int, ...]
+    dtype: str
+    expected_dtype: str
+    total: NonNegativeInt
+    mismatched: NonNegativeInt
+    non_finite_mismatched: NonNegativeInt = 0
+    """Elements that are NaN, +Inf or -Inf on one side only."""
+    errors: ErrorSpread | None = None
+    """Absent for strings and labels, and where the shapes differ."""
+    ranks: RankAgreement | None = None
+
+
+class ProbeParity(Value):
+    """How the answers to one probe compare."""
+
+    probe: str
+    """The probe's name, such as ``pictures`` or ``random``."""
+    rows: NonNegativeInt
+    outputs: tuple[OutputParity, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether there was something to compare and all of it agrees."""
+        return bool(self.outputs) and all(output.passed for output in self.outputs)
+
+
+class ParityReport(Value):
+    """The verdict on one candidate against the source framework."""
+
+    reference: ModelFormat
+    candidate: ModelFormat
+    runtime: str
+    """What ran the candidate, such as ``onnxruntime 1.32.0 CPUExecutionProvider``."""
+    profile: ProfileName
+    tolerance: Tolerance
+    probes: tuple[ProbeParity, ...]
+    discriminates: bool
+    """Whether the reference's own answers differ between rows by more than the tolerance.
+
+    Where they do not, any model would pass, so the report does not pass.
+    """
+
+    @property
+    def passed(self) -> bool:
+        """Whether there was something to compare, it could have failed, and all of it agrees."""
+        return (
+            bool(self.probes) and self.discriminates and all(probe.passed for probe in self.probes)
+        )

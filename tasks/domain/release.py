@@ -1,0 +1,154 @@
+"""What is published: a manifest that names every file, and an alias that names a manifest."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import NonNegativeInt, PositiveInt
+
+from tasks.domain.artifact import (
+    Attempt,
+    Cost,
+    ModelArtifact,
+    ModelFormat,
+    OnnxFacts,
+    Sha256,
+    Slug,
+    StoredFile,
+    StoredTree,
+    VerifiedArtifact,
+)
+from tasks.domain.parity import ParityReport
+from tasks.domain.recipe import Recipe
+from tasks.domain.value import Value
+
+
+class SourceModel(Value):
+    """The model as it was trained or downloaded."""
+
+    recipe: Recipe
+    artifact: ModelArtifact
+    metrics: dict[str, float] = {}
+    """Such as ``accuracy`` on held-out rows, between 0 and 1."""
+    notes: tuple[str, ...] = ()
+    cost: Cost
+
+
+class ProbeInfo(Value):
+    """One set of input rows on which models are compared."""
+
+    name: str
+    rows: PositiveInt
+    about: str
+    """Where the rows come from, in words."""
+
+
+class Reference(Value):
+    """The probes, and what the source framework answers to them."""
+
+    probes: tuple[ProbeInfo, ...]
+    inputs: StoredTree
+    """``<probe>.npz`` each."""
+    answers: StoredTree
+    """``<probe>.npz`` each."""
+    runtime: str
+    cost: Cost
+
+
+class Candidate(Value):
+    """A conversion, its verification, and its comparison with the source."""
+
+    verified: VerifiedArtifact
+    converter: str
+    attempts: tuple[Attempt, ...]
+    """Every converter tried, the winner last."""
+    parity: ParityReport
+    notes: tuple[str, ...] = ()
+    export_cost: Cost
+    verify_cost: Cost
+    parity_cost: Cost
+
+
+class Release(Value):
+    """Everything that one run proved, ready to be published."""
+
+    source: SourceModel
+    reference: Reference
+    candidates: tuple[Candidate, ...]
+
+
+class ReleaseFile(Value):
+    """One file of a release, by its path below ``<model>/<version>/``."""
+
+    path: str
+    sha256: Sha256
+    size_bytes: NonNegativeInt
+
+
+class PublishedFormat(Value):
+    """What the manifest says of one format."""
+
+    format: ModelFormat
+    folder: str
+    """Where its files stand below the release."""
+    sha256: Sha256
+    """Digest of the folder: SHA-256 of its sorted ``<digest>  <path>`` lines."""
+    size_bytes: NonNegativeInt
+    converter: str
+    attempts: tuple[Attempt, ...]
+    checks: tuple[str, ...]
+    onnx: OnnxFacts | None
+    parity: ParityReport
+    notes: tuple[str, ...]
+
+
+class Manifest(Value):
+    """``manifest.json``: who finds it finds every file that it names, unchanged.
+
+    It is written last, so a version without one does not exist.
+    """
+
+    schema_version: Literal[1] = 1
+    model: Slug
+    version: PositiveInt
+    created: datetime
+    seeded: bool
+    """True: random weights; the release proves a graph and is of no other use."""
+    recipe: Recipe
+    source_format: ModelFormat
+    source_sha256: Sha256
+    metrics: dict[str, float]
+    source_notes: tuple[str, ...]
+    reference_runtime: str
+    probes: tuple[ProbeInfo, ...]
+    formats: tuple[PublishedFormat, ...]
+    files: tuple[ReleaseFile, ...]
+    costs: dict[str, Cost]
+    """By stage."""
+    tools: dict[str, str]
+    """Version of each package that took part."""
+    host: dict[str, str]
+    """Platform, processor and cores of the machine that did it."""
+    flow_run: str | None
+    """Id of the Prefect flow run."""
+
+
+class Alias(Value):
+    """``aliases/<name>.json``: which version a name stands for; moved by compare-and-swap."""
+
+    model: Slug
+    version: PositiveInt
+    manifest_sha256: Sha256
+    moved: datetime
+
+
+class Published(Value):
+    """What publishing answers."""
+
+    model: Slug
+    version: PositiveInt
+    manifest: StoredFile
+    latest: bool
+    """Whether the alias ``latest`` was moved to this version (not, if a newer one stood there)."""
+    size_bytes: NonNegativeInt

@@ -1,0 +1,64 @@
+"""All reading of the environment: what differs between machines, and nothing else."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class StoreSettings(BaseSettings):
+    """The S3-compatible store that releases go to."""
+
+    model_config = SettingsConfigDict(env_prefix="CONVEYOR_STORE_", frozen=True, extra="ignore")
+
+    endpoint: str | None = Field(
+        None, description="URL of the S3-compatible server; absent for AWS itself."
+    )
+    bucket: str = Field("models", description="Bucket of the releases; it must exist.")
+    region: str = Field("us-east-1", description="Region of the bucket.")
+    access_key_id: str | None = Field(
+        None, description="Access key; absent: boto3's own chain of profiles, files and roles."
+    )
+    secret_access_key: SecretStr | None = Field(None, description="Secret of the access key.")
+    browser_url: str | None = Field(
+        None,
+        description="Where people browse the bucket; runs link to `<browser_url>/<key>`.",
+    )
+
+
+class LocalSettings(BaseSettings):
+    """Folders and code of one machine."""
+
+    model_config = SettingsConfigDict(env_prefix="CONVEYOR_", frozen=True, extra="ignore")
+
+    catalogue: Path = Field(Path("models"), description="Folder of the recipes.")
+    cache: Path = Field(
+        Path.home() / ".cache" / "onnx-conveyor", description="Folder of checked downloads."
+    )
+    scratch: Path | None = Field(
+        None, description="Folder for a run's working files; absent: the system's own."
+    )
+    converter_packages: tuple[str, ...] = Field(
+        ("tasks.converters",),
+        description="Python packages whose modules are converters, as a JSON list.",
+    )
+
+
+@cache
+def store_settings() -> StoreSettings:
+    """Read the store's settings, once in a process."""
+    return StoreSettings()
+
+
+@cache
+def local_settings() -> LocalSettings:
+    """Read this machine's settings, once in a process."""
+    return LocalSettings()
+
+
+def converter_packages() -> tuple[str, ...]:
+    """Return the packages whose modules are converters."""
+    return local_settings().converter_packages

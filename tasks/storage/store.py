@@ -1,0 +1,87 @@
+"""The port to the object store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tasks.domain.artifact import StoredFile
+
+
+class StoredText(NamedTuple):
+    """A small object's content, and the tag that a compare-and-swap needs."""
+
+    content: bytes
+    etag: str
+
+
+class ObjectStore(Protocol):
+    """A store whose files are written once and never change; only small documents move.
+
+    Every implementation must pass ``tests/contract/test_object_store.py``. Any method may
+    raise ``StorageUnavailableError`` (the store did not answer; worth another try) and
+    ``StorageError`` (it refused: bucket missing, credentials wrong, disk full …).
+    """
+
+    def url(self, key: str) -> str:
+        """Return ``s3://bucket/key``."""
+        ...
+
+    def put(self, path: Path, key: str, content_type: str | None = None) -> StoredFile:
+        """Upload the file at ``path`` under ``key``; putting equal content again is no error.
+
+        The file is streamed, never read whole.
+
+        Raises:
+            DigestMismatchError: ``key`` already holds other content.
+        """
+        ...
+
+    def get(self, file: StoredFile, path: Path) -> None:
+        """Download ``file`` to ``path``; nothing is left there if it fails.
+
+        Raises:
+            ArtifactNotFoundError: No object has this key.
+            DigestMismatchError: The object is not the one that was recorded.
+        """
+        ...
+
+    def check(self, file: StoredFile) -> None:
+        """Read ``file`` back from the store and compare its SHA-256; keep nothing.
+
+        Raises:
+            ArtifactNotFoundError: No object has this key.
+            DigestMismatchError: The object is not the one that was recorded.
+        """
+        ...
+
+    def read(self, key: str) -> StoredText:
+        """Return a small document.
+
+        Raises:
+            ArtifactNotFoundError: No object has this key.
+        """
+        ...
+
+    def create(self, key: str, content: bytes, content_type: str = "application/json") -> bool:
+        """Write a small document if ``key`` is free; return whether it was."""
+        ...
+
+    def replace(self, key: str, content: bytes, etag: str) -> bool:
+        """Write a small JSON document if ``key`` still has ``etag``; return whether it had."""
+        ...
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Yield every key that begins with ``prefix``, in no promised order."""
+        ...
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        """Yield the names directly below ``prefix`` (which ends with ``/``) that hold objects."""
+        ...
+
+    def remove(self, prefix: str) -> int:
+        """Delete every object whose key begins with ``prefix``; return how many."""
+        ...
