@@ -48,6 +48,7 @@ Answer = TypeVar("Answer", bound=Value)
 _TICK_SECONDS = 0.1
 _LAST_LINES = 12
 _MIB = 1024 * 1024
+_USUAL_LIMITS = Limits()
 
 
 class Family(StrEnum):
@@ -77,7 +78,7 @@ class Call:
     """Such as ``export (torch-dynamo)``; the first words of an error."""
     model: str
     family: Family
-    limits: Limits = Limits()
+    limits: Limits = _USUAL_LIMITS
     fails_as: type[ReleaseError] = IsolationError
     """What an exception of a framework becomes on this side."""
     on_progress: Callable[[float, str], None] | None = None
