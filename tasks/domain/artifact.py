@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from enum import StrEnum
-from typing import Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from tasks.domain.value import Value
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 Sha256: TypeAlias = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """A SHA-256 digest, 64 lower-case hexadecimal digits."""
@@ -110,9 +113,17 @@ class StoredTree(Value):
     @property
     def sha256(self) -> str:
         """One digest for the tree: SHA-256 over ``<digest>  <path>`` lines in the paths' order."""
-        lines = sorted((self.path_of(file), file.sha256) for file in self.files)
-        text = "".join(f"{digest}  {path}\n" for path, digest in lines)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return sha256_of_tree((self.path_of(file), file.sha256) for file in self.files)
+
+
+def sha256_of_tree(files: Iterable[tuple[str, str]]) -> str:
+    """Return one digest for a folder: SHA-256 over ``<digest>  <path>`` lines by path.
+
+    Args:
+        files: Path below the folder, with ``/``, and SHA-256 of each file; in any order.
+    """
+    text = "".join(f"{digest}  {path}\n" for path, digest in sorted(files))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class ModelArtifact(Value):
