@@ -7,17 +7,21 @@ from typing import Literal, TypeAlias
 from pydantic import NonNegativeFloat, NonNegativeInt
 
 from tasks.domain.artifact import ModelFormat
+from tasks.domain.errors import ParityError
 from tasks.domain.value import Value
 
 ProfileName: TypeAlias = Literal["float32-conv", "float32-transformer", "trees", "exact"]
+
+_REASONS_SAID = 3
 
 
 class Tolerance(Value):
     """How far a candidate may stray from its reference.
 
     An element agrees when ``|c - r| <= rtol * |r| + scale * max|r of its row| + floor``.
-    The row's largest magnitude sets the scale, so that neither logits of magnitude 1000 nor
-    probabilities of magnitude 0.001 need a tolerance of their own.
+    The row's largest finite magnitude sets the scale, so that neither logits of magnitude 1000
+    nor probabilities of magnitude 0.001 need a tolerance of their own. A row is everything that
+    belongs to one position of the first axis.
     """
 
     rtol: NonNegativeFloat
@@ -28,7 +32,7 @@ class Tolerance(Value):
 class ErrorSpread(Value):
     """How far the elements of one output stray, over the elements that are finite on both sides.
 
-    All figures are absolute but ``max_rel`` and ``budget``.
+    All figures are absolute but ``max_rel``, ``cosine`` and ``budget``.
     """
 
     max_abs: NonNegativeFloat
@@ -69,6 +73,12 @@ class OutputParity(Value):
     mismatched: NonNegativeInt
     non_finite_mismatched: NonNegativeInt = 0
     """Elements that are NaN, +Inf or -Inf on one side only."""
+    non_finite_agreed: NonNegativeInt = 0
+    """Elements that are NaN, +Inf or -Inf on both sides alike: they agree, and are said."""
+    label_ties: NonNegativeInt = 0
+    """Rows whose label differs, but whose best reference scores are closer than the tolerance."""
+    tolerance: Tolerance | None = None
+    """What the numbers were held to; absent where only equality counts."""
     errors: ErrorSpread | None = None
     """Absent for strings and labels, and where the shapes differ."""
     ranks: RankAgreement | None = None
@@ -103,10 +113,44 @@ class ParityReport(Value):
 
     Where they do not, any model would pass, so the report does not pass.
     """
+    constant_outputs: tuple[str, ...] = ()
+    """Outputs whose reference answers never differ between rows: parity says little of them."""
 
     @property
     def passed(self) -> bool:
         """Whether there was something to compare, it could have failed, and all of it agrees."""
         return (
             bool(self.probes) and self.discriminates and all(probe.passed for probe in self.probes)
+        )
+
+    def reasons(self) -> tuple[str, ...]:
+        """Say in words why the report does not pass, each failed output of each probe by name."""
+        if not self.probes:
+            return ("nothing was compared",)
+        empty = [
+            f"{each.probe}: no output was compared" for each in self.probes if not each.outputs
+        ]
+        failed = [
+            f"{each.probe}/{output.name}: {output.reason}"
+            for each in self.probes
+            for output in each.outputs
+            if not output.passed
+        ]
+        same = "the reference answers every row alike, so any model would pass"
+        return (*empty, *failed, *(() if self.discriminates else (same,)))
+
+    def raise_for_mismatch(self, model: str) -> None:
+        """Raise an error that names the first reasons, unless the report passes.
+
+        Raises:
+            ParityError: The candidate strays from the reference, or nothing could be proven.
+        """
+        if self.passed:
+            return
+        reasons = self.reasons()
+        more = f"; and {len(reasons) - _REASONS_SAID} more" if len(reasons) > _REASONS_SAID else ""
+        raise ParityError(
+            f"{model}: parity ({self.candidate} against {self.reference}): "
+            f"{'; '.join(reasons[:_REASONS_SAID])}{more}. "
+            "Nothing was published; the whole report is under quarantine/."
         )

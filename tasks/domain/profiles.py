@@ -1,0 +1,61 @@
+"""How far each kind of model may stray: every number with the measurement behind it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from tasks.domain.parity import ProfileName, Tolerance
+
+if TYPE_CHECKING:
+    from tasks.domain.recipe import OutputSpec
+
+
+class Profile(NamedTuple):
+    """The tolerances of one kind of model."""
+
+    base: Tolerance
+    probabilities: Tolerance
+    """For scores that went through a softmax.
+
+    Softmax turns an absolute error d of the logits into a relative error of about d of the
+    probabilities, so its outputs stray further, in relation to their size, than the logits do.
+    """
+
+
+# Outputs of magnitude below this are rounding dust of float32 sums. It is far below the
+# probabilities of a thousand equal classes (1e-3), so that it hides nothing there.
+_FLOOR = 1e-9
+
+PROFILES: dict[ProfileName, Profile] = {
+    # Largest |c - r| over the row's largest |r|, measured on logits (torch 2.14, ONNX Runtime
+    # 1.32, TensorFlow 2.21, CPU): ResNet-50 seeded, torch -> ONNX 5e-5 of 111 = 4.5e-7, and
+    # onnx-tf 6e-4 of 1048 = 5.7e-7; MobileNetV2 real weights 8.7e-7; onnx2tf 8e-7. The sum of
+    # rtol and scale, which is what the largest element may use, is 17 times the largest of them.
+    "float32-conv": Profile(
+        base=Tolerance(rtol=5e-6, scale=1e-5, floor=_FLOOR),
+        probabilities=Tolerance(rtol=5e-5, scale=1e-4, floor=_FLOOR),
+    ),
+    # BERT-tiny, ViT-B/16, LSTMs, onnx-tf against ONNX Runtime: at most 3e-6 of the row's
+    # largest. Sums over hundreds of tokens and exp in the middle of the graph add rounding.
+    "float32-transformer": Profile(
+        base=Tolerance(rtol=1e-5, scale=3e-5, floor=_FLOOR),
+        probabilities=Tolerance(rtol=1e-4, scale=3e-4, floor=_FLOOR),
+    ),
+    # scikit-learn 1.9 adds in float64, ONNX Runtime in float32. Measured on iris, wine and
+    # digits: forest of 100 trees 4.2e-7, of 500 trees 1.34e-6, boosting 6.1e-7, logistic 9.5e-7.
+    "trees": Profile(
+        base=Tolerance(rtol=5e-6, scale=1e-5, floor=_FLOOR),
+        probabilities=Tolerance(rtol=5e-6, scale=1e-5, floor=_FLOOR),
+    ),
+    # For models that move, count or round, and never add floats.
+    "exact": Profile(
+        base=Tolerance(rtol=0, scale=0, floor=0),
+        probabilities=Tolerance(rtol=0, scale=0, floor=0),
+    ),
+}
+
+
+def tolerance_for(profile: ProfileName, output: OutputSpec) -> Tolerance:
+    """Return what ``output`` is held to under ``profile``."""
+    chosen = PROFILES[profile]
+    return chosen.probabilities if output.role == "probabilities" else chosen.base
