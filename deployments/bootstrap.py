@@ -1,0 +1,108 @@
+"""Declare everything on a Prefect server: work pools, then the deployments of ``prefect.yaml``.
+
+Run from the repository's root as ``python -m deployments.bootstrap``; running it again changes
+nothing. The server is ``PREFECT_API_URL``; it may still be starting.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Crashed
+from prefect.workers.process import ProcessWorker
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.objects import State
+
+PREFECT_YAML = Path(__file__).with_name("prefect.yaml")
+POOLS = {
+    "cpu": "Trains, downloads, exports, verifies and publishes.",
+    "gpu": "Compares models on a GPU.",
+}
+
+_UNFINISHED = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+_SERVER_SECONDS = 120.0
+
+
+async def wait_for_server(client: PrefectClient) -> None:
+    """Return once the server answers.
+
+    Raises:
+        SystemExit: It did not within two minutes.
+    """
+    deadline = time.monotonic() + _SERVER_SECONDS
+    while error := await client.api_healthcheck():
+        if time.monotonic() > deadline:
+            sys.exit(f"{client.api_url}: no Prefect server answers ({error}). Is it up?")
+        await anyio.sleep(0.1)
+
+
+async def create_pools(client: PrefectClient) -> None:
+    """Create the work pools, or bring them up to date."""
+    template = ProcessWorker.get_default_base_job_template()
+    for name, description in POOLS.items():
+        try:
+            await client.read_work_pool(name)
+        except ObjectNotFound:
+            pool = WorkPoolCreate(
+                name=name, type="process", description=description, base_job_template=template
+            )
+            await client.create_work_pool(pool)
+        else:
+            update = WorkPoolUpdate(description=description, base_job_template=template)
+            await client.update_work_pool(name, update)
+
+
+async def crash_orphans(client: PrefectClient) -> None:
+    """End the runs that a killed worker left unfinished; no worker may be running."""
+    unfinished = FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_UNFINISHED))
+    )
+    while runs := await client.read_flow_runs(flow_run_filter=unfinished):
+        for run in runs:
+            state: State[None] = Crashed(message="The stack that ran it was stopped.")
+            await client.set_flow_run_state(run.id, state, force=True)
+
+
+async def _declare(*, local: bool) -> None:
+    async with get_client() as client:
+        await wait_for_server(client)
+        await create_pools(client)
+        if local:
+            await crash_orphans(client)
+
+
+def deploy() -> None:
+    """Deploy all of ``prefect.yaml``; ends the process with Prefect's own exit code.
+
+    ``--all``, since a single ``--name`` would let a default work pool in the user's profile
+    override the file's. In this process, since a second one would import Prefect again.
+    """
+    from prefect.cli import app
+
+    sys.argv[1:] = ["--no-prompt", "deploy", "--prefect-file", str(PREFECT_YAML), "--all"]
+    app()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="deployments.bootstrap", description=__doc__)
+    parser.add_argument(
+        "--local", action="store_true", help="end what an earlier stack's worker left unfinished"
+    )
+    anyio.run(lambda: _declare(local=parser.parse_args().local))
+    deploy()

@@ -1,0 +1,156 @@
+"""``make demo``: the whole conveyor on this machine, and four real models through it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from deployments.local import ROOT, LocalStack
+from deployments.processes import StackError
+from deployments.runs import DEPLOYMENT, ModelRun, run_all
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MODELS = ("iris-random-forest", "mobilenet-v2", "dog-breeds", "basic-pitch")
+
+_TICK_SECONDS = 0.5
+_STYLES = {"released": "green", "failed": "bold red", "waits": "dim"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Start the stack, run the catalogue (unless ``--up``); return the exit code."""
+    options = _options(arguments)
+    _end_as_usual_on_signals()
+    console = Console(soft_wrap=False)
+    try:
+        return _show(console, options)
+    except StackError as error:
+        console.print(f"[bold red]The local stack failed.[/] {error}", highlight=False)
+        return 1
+    except KeyboardInterrupt:
+        console.print("Stopped; nothing is left running.")
+        return 130
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="deployments.demo", description=__doc__)
+    parser.add_argument("models", nargs="*", default=list(MODELS), help="names of recipes")
+    parser.add_argument("--up", action="store_true", help="run no model; stay until Ctrl-C")
+    keep = os.environ.get("KEEP", "") not in {"", "0"}
+    parser.add_argument(
+        "--keep", action="store_true", default=keep, help="stay until Ctrl-C (or set KEEP=1)"
+    )
+    parser.add_argument("--at-once", type=int, default=2, help="models at the same time")
+    parser.add_argument("--folder", type=Path, default=ROOT / ".conveyor", help="of its files")
+    return parser.parse_args(arguments)
+
+
+def _end_as_usual_on_signals() -> None:
+    """Let SIGTERM and Ctrl-C unwind the stack, even where a shell had them ignored."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+
+
+def _show(console: Console, options: argparse.Namespace) -> int:
+    began = time.monotonic()
+    with console.status("starting …") as status:
+
+        def say(text: str) -> None:
+            status.update(f"{text} …")
+
+        stack = LocalStack(options.folder, at_once=options.at_once, say=say).__enter__()
+    with stack:
+        console.print(f"Up after {time.monotonic() - began:.0f} s.")
+        _print_addresses(console, stack)
+        failed: list[ModelRun] = []
+        if not options.up:
+            failed = _run_catalogue(console, stack, options)
+        if options.up or options.keep:
+            _stay(console, stack)
+        else:
+            console.print("Stopping. To look around in it: make demo KEEP=1, or: make up")
+    return 1 if failed else 0
+
+
+def _print_addresses(console: Console, stack: LocalStack) -> None:
+    console.print(f"  Prefect UI      {stack.ui_url}", highlight=False)
+    console.print(f"  bucket browser  {stack.browser_url or '(none)'}", highlight=False)
+
+
+def _run_catalogue(
+    console: Console, stack: LocalStack, options: argparse.Namespace
+) -> list[ModelRun]:
+    """Run the models, show where they are, print the table; return those that failed."""
+    # here, since it costs the first screen half a second
+    from deployments.summary import reason, summary
+
+    runs: list[ModelRun] = []
+    console.print(f"Each model is a run of: prefect deployment run '{DEPLOYMENT}' -p model=…")
+    if console.is_terminal:
+        with Live(console=console, auto_refresh=False, transient=True) as live:
+            for runs in run_all(stack, options.models, options.at_once):
+                live.update(_progress(runs), refresh=True)
+    else:
+        said: dict[str, str] = {}
+        for runs in run_all(stack, options.models, options.at_once):
+            _print_changes(console, runs, said)
+    console.print(summary(stack, runs))
+    failed = [run for run in runs if not run.released]
+    for run in failed:
+        console.print(f"[bold red]{run.model} failed:[/] {reason(run)}", highlight=False)
+    _print_addresses(console, stack)
+    return failed
+
+
+def _progress(runs: list[ModelRun]) -> Table:
+    table = Table(box=None, padding=(0, 2))
+    for column in ("model", "stages done", "seconds", "now"):
+        table.add_column(
+            column, justify="right" if column in {"stages done", "seconds"} else "left"
+        )
+    for run in runs:
+        style = _STYLES.get(run.stage, "")
+        table.add_row(run.model, str(run.stages), f"{run.seconds:.0f}", run.stage, style=style)
+    return table
+
+
+def _print_changes(console: Console, runs: list[ModelRun], said: dict[str, str]) -> None:
+    for run in runs:
+        if said.get(run.model, "waits") != run.stage:
+            said[run.model] = run.stage
+            console.print(f"{run.seconds:4.0f} s  {run.model}: {run.stage}", highlight=False)
+
+
+def _stay(console: Console, stack: LocalStack) -> None:
+    console.print("\nIt stays up until Ctrl-C. In another shell:")
+    console.print(f"  source {stack.folder / 'env'}", highlight=False, soft_wrap=True)
+    for command in (
+        f"prefect deployment run '{DEPLOYMENT}' -p model=iris-random-forest --watch",
+        "prefect deployment run 'release-catalog/default'",
+        'aws s3 ls --recursive s3://"$CONVEYOR_STORE_BUCKET" --endpoint-url "$AWS_ENDPOINT_URL"',
+    ):
+        console.print(f"  {command}", highlight=False, soft_wrap=True)
+    try:
+        while True:
+            stack.raise_if_broken()
+            time.sleep(_TICK_SECONDS)
+    except KeyboardInterrupt:
+        console.print("Stopping.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

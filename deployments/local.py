@@ -1,0 +1,267 @@
+"""The whole stack on this machine: S3 server, Prefect server, work pool, one worker.
+
+All of it listens on loopback alone, keeps its files below one folder (``.conveyor/``), leaves
+the user's own Prefect profile untouched, and ends with the process that started it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from deployments.processes import Leashed, StackError, free_port, wait_until_healthy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+
+    from deployments.s3_server import S3Server
+
+ROOT = Path(__file__).resolve().parent.parent
+POOL = "cpu"
+
+_PREFECT_PORT = 4200
+_SERVER_SECONDS = 120.0
+_BOOTSTRAP_SECONDS = 120.0
+_LOCK_SECONDS = 20.0
+_TICK_SECONDS = 0.05
+
+
+class LocalStack:
+    """A context manager: inside it, the stack runs."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        at_once: int = 2,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Prepare to start the stack; entering starts it.
+
+        Args:
+            folder: Where all its files go; a stack started there again finds its releases and
+                its runs.
+            at_once: How many runs the worker holds at the same time.
+            say: Is told, in a few words, what is being waited for.
+        """
+        self.folder = folder.resolve()
+        self.at_once = at_once
+        self._say = say
+        self._services: list[Leashed] = []
+        self._exits = contextlib.ExitStack()
+        self._store: dict[str, str] = {}
+        self.browser_url: str | None = None
+        self.ui_url = ""
+
+    def __enter__(self) -> Self:
+        """Start everything, and return when it is ready for runs.
+
+        Raises:
+            StackError: Another stack runs in this folder, or a part did not start.
+        """
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End everything."""
+        self.close()
+
+    def close(self) -> None:
+        """End every process of the stack, and return when none is left."""
+        # the worker first: it must not find its server gone
+        for service in reversed(self._services):
+            service.let_go()
+        while self._services:
+            self._services.pop().wait()
+        with contextlib.suppress(FileNotFoundError):
+            (self.folder / "env").unlink()
+        self._exits.close()
+
+    def environment(self) -> dict[str, str]:
+        """Return what another process needs to talk to this stack, on top of its own variables."""
+        return {
+            "PREFECT_API_URL": f"{self.ui_url}/api",
+            "PREFECT_HOME": str(self.folder / "prefect"),
+            "CONVEYOR_CATALOGUE": os.environ.get("CONVEYOR_CATALOGUE", str(ROOT / "models")),
+            **self._store,
+        }
+
+    def full_environment(self) -> dict[str, str]:
+        """Return this process's environment without its own Prefect, with this stack's."""
+        mine = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+        return mine | _QUIET | _reach_loopback(mine) | self.environment()
+
+    def run(self, name: str, *command: str) -> Leashed:
+        """Start ``python -m <command>`` beside the stack, in its environment."""
+        return Leashed(
+            name,
+            [sys.executable, "-m", *command],
+            log=self.folder / "logs" / f"{name}.log",
+            environment=self.full_environment(),
+        )
+
+    def raise_if_broken(self) -> None:
+        """Raise if a part of the stack has ended.
+
+        Raises:
+            StackError: Which, and its last lines.
+        """
+        for service in self._services:
+            service.raise_if_ended()
+
+    def _start(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = self._exits.enter_context(_lock(self.folder, self._say))
+        port = free_port(_PREFECT_PORT)
+        self.ui_url = f"http://127.0.0.1:{port}"
+        self._say("starting the Prefect server and the S3 server")
+        server = self._serve(
+            "prefect-server",
+            *("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)),
+        )
+        bootstrap = self._serve("bootstrap", "deployments.bootstrap", "--local")
+        store = self._exits.enter_context(_s3_server(self.folder / "s3"))
+        self._store = store.environment()
+        self.browser_url = store.browser_url
+        wait_until_healthy(f"{self.ui_url}/api/health", server, _SERVER_SECONDS)
+        self._say("deploying the flows")
+        self._finish(bootstrap)
+        self._start_worker("worker", "default", "--limit", str(self.at_once))
+        # a catalogue run waits for its models' runs: it must never hold one of their places
+        self._start_worker("catalogue-worker", "catalogue")
+        _write_privately(self.folder / "env", self._env_file())
+
+    def _start_worker(self, name: str, queue: str, *options: str) -> None:
+        start = ("prefect", "worker", "start", "--pool", POOL, "--work-queue", queue)
+        self._serve(name, *start, "--name", name, *options)
+
+    def _serve(self, name: str, *command: str) -> Leashed:
+        service = Leashed(
+            name,
+            [sys.executable, "-m", *command],
+            log=self.folder / "logs" / f"{name}.log",
+            environment=self.full_environment(),
+            keep=(self._lock,),
+        )
+        self._services.append(service)
+        return service
+
+    def _finish(self, service: Leashed) -> None:
+        """Wait until ``service`` has done its work and ended well."""
+        deadline = time.monotonic() + _BOOTSTRAP_SECONDS
+        while service.returncode is None and time.monotonic() < deadline:
+            time.sleep(_TICK_SECONDS)
+        self._services.remove(service)
+        service.let_go()
+        if service.wait() != 0:
+            message = (
+                f"{service.name}: did not succeed within {_BOOTSTRAP_SECONDS:.0f} s. Its last "
+                f"lines, from {service.log}:\n{service.last_lines()}"
+            )
+            raise StackError(message)
+
+    def _env_file(self) -> str:
+        """Return shell lines that let another shell talk to this stack."""
+        lines = [
+            f"export {name}={shlex.quote(value)}" for name, value in self.environment().items()
+        ]
+        programs = shlex.quote(str(Path(sys.executable).parent))
+        return "\n".join([*lines, f'export PATH={programs}:"$PATH"', ""])
+
+
+# What is set once for every process of the stack.
+_QUIET = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+    # so that `prefect deployment run --watch` shows a run's log, and with it why it failed
+    "PREFECT_SERVER_LOGS_STREAM_OUT_ENABLED": "true",
+    "PREFECT_SERVER_LOGS_STREAM_PUBLISHING_ENABLED": "true",
+    "PREFECT_CLI_PROMPT": "false",
+    "PREFECT_WORKER_QUERY_SECONDS": "1",
+    # a killed run is noticed after three silent heartbeats; the default is 180 s
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+def _reach_loopback(environment: dict[str, str]) -> dict[str, str]:
+    """Keep requests to loopback away from the proxy that the user may have."""
+    hosts = environment.get("no_proxy", environment.get("NO_PROXY", ""))
+    exempt = ",".join(filter(None, [hosts, "127.0.0.1", "localhost"]))
+    return {"no_proxy": exempt, "NO_PROXY": exempt}
+
+
+def _s3_server(folder: Path) -> S3Server:
+    from deployments.s3_server import S3Server
+
+    return S3Server(folder)
+
+
+@contextlib.contextmanager
+def _lock(folder: Path, say: Callable[[str], None]) -> Iterator[int]:
+    """Hold the folder's lock; the stack's processes hold it too, until the last has ended."""
+    path = folder / "lock"
+    with path.open("a+") as file:
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while not _try_lock(file.fileno()):
+            owner = path.read_text().strip()
+            if _alive(owner) or time.monotonic() > deadline:
+                message = (
+                    f"{folder}: another stack runs there (process {owner or 'unknown'}). Use "
+                    f"that one (source {folder / 'env'}), or stop it with Ctrl-C in its terminal "
+                    f"(or: kill {owner})."
+                )
+                raise StackError(message)
+            say("waiting for the last stack to end")
+            time.sleep(0.2)
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        try:
+            yield file.fileno()
+        finally:
+            file.truncate(0)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _alive(process: str) -> bool:
+    if not process.isdigit():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _write_privately(path: Path, text: str) -> None:
+    """Write a file that only its owner can read."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
