@@ -1,0 +1,1 @@
+"""What runs inside a child process: one module for each piece of a stage."""
