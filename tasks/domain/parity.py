@@ -7,7 +7,6 @@ from typing import Literal, TypeAlias
 from pydantic import NonNegativeFloat, NonNegativeInt
 
 from tasks.domain.artifact import ModelFormat
-from tasks.domain.errors import ParityError
 from tasks.domain.value import Value
 
 ProfileName: TypeAlias = Literal["float32-conv", "float32-transformer", "trees", "exact"]
@@ -139,18 +138,21 @@ class ParityReport(Value):
         same = "the reference answers every row alike, so any model would pass"
         return (*empty, *failed, *(() if self.discriminates else (same,)))
 
-    def raise_for_mismatch(self, model: str) -> None:
-        """Raise an error that names the first reasons, unless the report passes.
-
-        Raises:
-            ParityError: The candidate strays from the reference, or nothing could be proven.
-        """
+    def summary(self) -> str:
+        """Say the verdict in one line: how close it is, or the first reasons why it fails."""
+        what = f"{self.candidate.label} against {self.reference.label}"
+        rows = sum(each.rows for each in self.probes)
         if self.passed:
-            return
+            return (
+                f"{what}: equal on {rows} rows of {len(self.probes)} probes, "
+                f"using {self.budget:.1%} of the tolerance '{self.profile}'"
+            )
         reasons = self.reasons()
         more = f"; and {len(reasons) - _REASONS_SAID} more" if len(reasons) > _REASONS_SAID else ""
-        raise ParityError(
-            f"{model}: parity ({self.candidate} against {self.reference}): "
-            f"{'; '.join(reasons[:_REASONS_SAID])}{more}. "
-            "Nothing was published; the whole report is under quarantine/."
-        )
+        return f"{what}: differs: {'; '.join(reasons[:_REASONS_SAID])}{more}"
+
+    @property
+    def budget(self) -> float:
+        """The largest share of its tolerance that any element of any probe uses."""
+        spreads = [each.errors for probe in self.probes for each in probe.outputs if each.errors]
+        return max((each.budget for each in spreads), default=0.0)

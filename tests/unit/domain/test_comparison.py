@@ -17,7 +17,6 @@ from tasks.domain.comparison import (
     compare_probe,
     discriminating_outputs,
 )
-from tasks.domain.errors import ParityError
 from tasks.domain.parity import ParityReport, ProbeParity
 from tasks.domain.profiles import PROFILES, tolerance_for
 from tasks.domain.recipe import OutputSpec
@@ -409,13 +408,21 @@ def test_a_report_without_probes_or_without_discrimination_does_not_pass() -> No
     assert report_of(good).reasons() == ()
 
 
-def test_the_error_says_the_first_reasons_and_how_many_more() -> None:
+def test_the_summary_says_how_close_a_good_candidate_is() -> None:
+    good = compare_probe("random", (spec(),), {"y": noise(2, 3)}, {"y": noise(2, 3)}, "exact")
+
+    assert report_of(good).summary() == (
+        "ONNX against PyTorch: equal on 2 rows of 1 probes, "
+        "using 0.0% of the tolerance 'float32-conv'"
+    )
+
+
+def test_the_summary_says_the_first_reasons_and_how_many_more() -> None:
     bad = compare_probe("random", (spec(),), {"y": noise(2, 3)}, {"y": -noise(2, 3)}, "exact")
     report = report_of(*[bad] * 5)
 
-    with pytest.raises(ParityError, match=r"random/y: 6 of 6 .*; and 2 more\. Nothing was pub"):
-        report.raise_for_mismatch("net")
-    report_of(bad.model_copy(update={"outputs": ()}))
+    assert report.summary().startswith("ONNX against PyTorch: differs: random/y: 6 of 6 elements")
+    assert report.summary().endswith("; and 2 more")
     assert report_of(bad.model_copy(update={"outputs": ()})).reasons() == (
         "random: no output was compared",
     )
