@@ -8,9 +8,11 @@ from typing import Any, cast
 
 from tasks.child import report_progress
 from tasks.domain.errors import AcquisitionError, ConfigurationError, VerificationError
-from tasks.domain.recipe import Recipe, TorchvisionModel
+from tasks.domain.recipe import Range, Recipe, TorchvisionModel
 from tasks.sources import AcquireReply, AcquireRequest
 from tasks.sources.networks import fill, load_weights, save_weights, torchvision_network
+
+_SETTLING_ROWS = 6
 
 
 def acquire(request: AcquireRequest) -> AcquireReply:
@@ -39,8 +41,7 @@ def acquire(request: AcquireRequest) -> AcquireReply:
         notes = ()
     report_progress(0.7, "trying the model")
     network.eval().requires_grad_(requires_grad=False)
-    runner = TorchRunner.of(recipe, network)
-    runner.try_out()
+    TorchRunner.of(recipe, network).try_out()
     save_weights(network, request.folder)
     return AcquireReply(notes=notes)
 
@@ -54,8 +55,8 @@ def _check_name(recipe: Recipe, source: TorchvisionModel) -> None:
     """Hold the recipe's digest to the digits that torchvision itself puts into the file's name."""
     import torchvision
 
-    torchvision_network_weights = torchvision.models.get_model_weights(source.model)
-    names = [each.name for each in torchvision_network_weights]
+    published = torchvision.models.get_model_weights(source.model)
+    names = [each.name for each in published]
     if source.weights not in names:
         near = difflib.get_close_matches(source.weights, names) or names
         message = (
@@ -63,7 +64,7 @@ def _check_name(recipe: Recipe, source: TorchvisionModel) -> None:
             f"(expected one of: {', '.join(near) or 'none'}, or 'seeded')."
         )
         raise ConfigurationError(message)
-    digits = re.search(r"-([0-9a-f]{8,})\.", torchvision_network_weights[source.weights].url)
+    digits = re.search(r"-([0-9a-f]{8,})\.", published[source.weights].url)
     pinned = source.download.sha256 if source.download else ""
     if digits and not pinned.startswith(digits[1]):
         message = (
@@ -76,33 +77,77 @@ def _check_name(recipe: Recipe, source: TorchvisionModel) -> None:
 def _seeded(recipe: Recipe, source: TorchvisionModel) -> Any:  # noqa: ANN401
     import torch
 
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(source.seed)
         network = torchvision_network(recipe, source)
-        with torch.no_grad():
-            randomise(network)
+        randomise(network)
+        report_progress(0.3, "settling the random statistics")
+        settle_statistics(network, _smooth_rows(recipe))
     return network
 
 
 def randomise(network: Any) -> None:  # noqa: ANN401
     """Make every weight random that a fresh network holds constant.
 
-    Zero biases, unit scales and BatchNorm's first statistics (mean 0, variance 1) would let a
-    candidate that drops them pass as equal; a head or a layer scale of zeros would make all
-    answers alike. The spreads are narrow, so that activations neither vanish nor explode.
+    Zero biases and unit scales would let a candidate that drops them pass as equal; a head or
+    a layer scale of zeros would make all answers alike.
     """
     from torch import nn
 
-    for module in network.modules():
-        if getattr(module, "running_mean", None) is not None:
-            nn.init.normal_(module.running_mean, 0.0, 0.1)
-            nn.init.uniform_(module.running_var, 0.8, 1.25)
-        for values in module.parameters(recurse=False):
-            if bool((values != values.flatten()[0]).any()):
-                continue
-            if values.ndim > 1:
-                nn.init.normal_(values, 0.0, (values[0].numel()) ** -0.5)
-            elif bool(values.flatten()[0] == 0):
-                nn.init.normal_(values, 0.0, 0.1)
-            else:
-                nn.init.uniform_(values, 0.8, 1.25)
+    for values in network.parameters():
+        first = values.flatten()[0]
+        if bool((values != first).any()):
+            continue
+        if values.ndim > 1:
+            nn.init.normal_(values, 0.0, values[0].numel() ** -0.5)
+        elif bool(first == 0):
+            nn.init.normal_(values, 0.0, 0.1)
+        else:
+            nn.init.uniform_(values, 0.8, 1.25)
+
+
+def settle_statistics(network: Any, inputs: tuple[Any, ...]) -> None:  # noqa: ANN401
+    """Give BatchNorm the statistics of these inputs, then set them a little off.
+
+    Its first statistics (mean 0, variance 1) would hide a dropped bias, and make activations
+    explode (ResNet-50) or vanish (MobileNetV2), so that all inputs are answered alike.
+    """
+    import torch
+
+    norms = [each for each in network.modules() if getattr(each, "running_mean", None) is not None]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain average of what comes
+    network.train()
+    network(*inputs)
+    network.eval()
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        mean, variance = norm.running_mean, norm.running_var
+        mean.add_(variance.sqrt() * torch.randn_like(mean), alpha=0.1)
+        variance.mul_(torch.empty_like(variance).uniform_(0.8, 1.25))
+
+
+def _smooth_rows(recipe: Recipe) -> tuple[Any, ...]:
+    """Return rows for each input; pictures are soft blots of colour, which differ more than noise.
+
+    Returns:
+        Tensors of the declared dtypes, a few rows each.
+    """
+    import torch
+
+    from tasks.runners.torch_runner import example_inputs
+
+    tensors = []
+    for spec, array in zip(recipe.signature.inputs, example_inputs(recipe).values(), strict=True):
+        if spec.layout != "NCHW" or spec.dtype != "float32" or not isinstance(spec.domain, Range):
+            tensors.append(torch.from_numpy(array))
+            continue
+        coarse = torch.empty(_SETTLING_ROWS, array.shape[1], 4, 4)
+        coarse.uniform_(spec.domain.low, spec.domain.high)
+        size = array.shape[2:]
+        tensors.append(torch.nn.functional.interpolate(coarse, size=size, mode="bilinear"))
+    return tuple(tensors)
