@@ -283,9 +283,15 @@ def _number_problems(stray: Stray, total: int) -> list[str]:
     if beyond and stray.errors and stray.worst:
         problems.append(
             f"{beyond:,} of {total:,} elements stray beyond the tolerance (worst "
-            f"{_place(stray.worst)}, {stray.errors.budget:.3g} times what is allowed)"
+            f"{_place(stray.worst)}, {_times(stray.errors.budget)} what is allowed)"
         )
     return problems
+
+
+def _times(budget: float) -> str:
+    if budget == np.inf:
+        return "infinite times"
+    return f"{budget:,.0f} times" if budget >= 10 else f"{budget:.2f} times"  # noqa: PLR2004 - two digits
 
 
 def _place(worst: Worst) -> str:
