@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _REGRESSION = {"diabetes"}
+_MOST_WORDS = 20
 
 
 def acquire(request: AcquireRequest) -> AcquireReply:
@@ -105,8 +106,10 @@ def _estimator_class(where: str, path: str) -> type[Estimator]:
 
 
 def _nearest(word: str, known: list[str]) -> str:
-    found = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
-    return f" (nearest: '{found[0]}')" if found else f" (expected one of: {', '.join(known)})"
+    """Write the known word that ``word`` was meant to be; failing that, a few that are known."""
+    if found := difflib.get_close_matches(word, known, n=1):
+        return f" (nearest: '{found[0]}')"
+    return f" (expected one of: {', '.join(sorted(known)[:_MOST_WORDS])} …)"
 
 
 def _split(recipe: Recipe, source: SklearnTraining) -> list[NDArray[np.generic]]:
