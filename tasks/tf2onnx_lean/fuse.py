@@ -31,7 +31,7 @@ def fuse(graph: GraphProto, weights: dict[str, Weight]) -> dict[str, Weight]:
     """
     fusion = _Fusion(graph, dict(weights))
     for node in list(graph.node):
-        if node.op_type == "Conv" and node.input[1] in weights:
+        if node.op_type == "Conv":
             fusion.absorb(node)
     replace_nodes(graph, [node for node in graph.node if id(node) not in fusion.gone])
     return fusion.weights
@@ -56,7 +56,9 @@ class _Fusion:
 
     def absorb(self, conv: NodeProto) -> None:
         """Fuse what follows ``conv`` for as long as it is a scale or a shift."""
-        kernel = self.weights[conv.input[1]]
+        kernel = self.weights.get(conv.input[1]) or self._small_kernel(conv.input[1])
+        if kernel is None:
+            return
         channels, rank = kernel.shape[0], len(kernel.shape)
         bias = self._bias(conv, channels)
         factor = np.ones(channels)
@@ -72,6 +74,14 @@ class _Fusion:
             absorbed = True
         if bias is not None and absorbed:
             self._rewrite(conv, kernel, factor, bias)
+
+    def _small_kernel(self, name: str) -> Weight | None:
+        from onnx import numpy_helper
+
+        if name not in self._constants:
+            return None
+        value = numpy_helper.to_array(self._constants[name])
+        return Weight(name, value.shape, value.dtype, lambda: value)
 
     def _bias(self, conv: NodeProto, channels: int) -> NDArray[np.float64] | None:
         if len(conv.input) < 3 or not conv.input[2]:  # noqa: PLR2004 - input, kernel, bias
