@@ -15,7 +15,8 @@ from tasks.arrays import load_arrays
 from tasks.catalogue import load_recipe
 from tasks.converters import ConvertReply, ConvertRequest, all_converters, convert_function
 from tasks.domain.errors import ConfigurationError, ExportError, ReleaseError
-from tasks.domain.recipe import Recipe
+from tasks.domain.recipe import Choice, Recipe, Rows, SklearnPickle
+from tasks.fetch import fetch
 from tasks.isolation import Call, Children, Family
 from tasks.runners.onnxruntime_runner import OnnxruntimeRunner
 from tasks.runners.sklearn_runner import SklearnRunner
@@ -259,6 +260,26 @@ def test_text_is_split_as_python_splits_it(
     _assert_equal(*_answers(recipe, tmp_path, rows))
     assert verified.notes == ("com.microsoft Tokenizer: runs in ONNX Runtime alone",)
     assert any("C.UTF-8" in note for note in reply.notes)
+
+
+def test_the_text_model_of_others_answers_alike(children: Children, tmp_path: Path) -> None:
+    recipe = load_recipe("profanity", Path("models"))
+    source, real, domain = recipe.source, recipe.parity.real, recipe.signature.inputs[0].domain
+    assert isinstance(source, SklearnPickle)
+    assert isinstance(real, Rows)
+    assert isinstance(domain, Choice)
+    downloads = tuple(fetch(each, tmp_path / "cache") for each in source.downloads)
+    _acquire(children, recipe, tmp_path, downloads)
+    _export(children, recipe, tmp_path)
+
+    verified = _verify(children, recipe, tmp_path)
+    reference, candidate = _answers(
+        recipe, tmp_path, np.array([*real.values["text"], *domain.values])
+    )
+
+    assert verified.facts.operators["com.microsoft.Tokenizer"] == 1
+    assert 10 < reference["label"].sum() < 25
+    _assert_equal(reference, candidate)
 
 
 def test_stop_words_between_pairs_of_words_are_refused(children: Children, tmp_path: Path) -> None:
