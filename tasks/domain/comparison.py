@@ -10,6 +10,7 @@ from tasks.domain.parity import ErrorSpread, OutputParity, ProbeParity, RankAgre
 from tasks.domain.profiles import tolerance_for
 from tasks.domain.ranking import compare_ranks, tied_labels
 from tasks.domain.spread import measure
+from tasks.domain.wording import number_problems, rank_problems
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from tasks.domain.parity import ProfileName, Tolerance
     from tasks.domain.recipe import OutputSpec
-    from tasks.domain.spread import Stray, Worst
 
     Array = NDArray[np.generic]
     Answers = Mapping[str, Array]
@@ -232,7 +232,7 @@ def _compare_elements(
     if spec.role in _RANKED and _is_table(reference) and _is_table(candidate):
         ranks = compare_ranks(reference, candidate, tolerance)
     return _Finding(
-        problems=(*_number_problems(stray, reference.size), *_rank_problems(ranks)),
+        problems=(*number_problems(stray, reference.size), *rank_problems(ranks)),
         mismatched=stray.mismatched,
         non_finite_mismatched=stray.non_finite_mismatched,
         non_finite_agreed=stray.non_finite_agreed,
@@ -270,40 +270,3 @@ def _plain(array: Array) -> Array:
     if array.dtype.kind == "S":
         return np.char.decode(array, "utf-8", "replace")  # type: ignore[arg-type]  # kind S is bytes
     return array.astype(np.str_) if array.dtype.kind in "OT" else array
-
-
-def _number_problems(stray: Stray, total: int) -> list[str]:
-    problems = []
-    if stray.non_finite_mismatched and stray.first_non_finite:
-        problems.append(
-            f"{stray.non_finite_mismatched:,} of {total:,} elements are NaN or infinite on one "
-            f"side only (first {_place(stray.first_non_finite)})"
-        )
-    beyond = stray.mismatched - stray.non_finite_mismatched
-    if beyond and stray.errors and stray.worst:
-        problems.append(
-            f"{beyond:,} of {total:,} elements stray beyond the tolerance (worst "
-            f"{_place(stray.worst)}, {_times(stray.errors.budget)} what is allowed)"
-        )
-    return problems
-
-
-def _times(budget: float) -> str:
-    if budget == np.inf:
-        return "infinite times"
-    return f"{budget:,.0f} times" if budget >= 10 else f"{budget:.2f} times"  # noqa: PLR2004 - two digits
-
-
-def _place(worst: Worst) -> str:
-    return (
-        f"at row {worst.row}, element {worst.element}: "
-        f"expected {worst.reference:.6g}, got {worst.candidate:.6g}"
-    )
-
-
-def _rank_problems(ranks: RankAgreement | None) -> list[str]:
-    if ranks is None or ranks.top5_equal == ranks.rows:
-        return []
-    first = ranks.rows - ranks.top1_equal
-    fifth = ranks.rows - ranks.top5_equal
-    return [f"the best class differs in {first} of {ranks.rows} rows, the best five in {fifth}"]

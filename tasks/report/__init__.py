@@ -1,0 +1,55 @@
+"""What a run proved, for people: a table for Prefect, and a page to read in a browser."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.report.markdown import parity_markdown
+from tasks.report.view import page_view
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from jinja2 import Template
+
+    from tasks.domain.parity import ParityReport
+    from tasks.domain.recipe import Recipe
+    from tasks.domain.release import Release
+
+__all__ = ["parity_html", "parity_markdown"]
+
+
+def parity_html(
+    recipe: Recipe,
+    reports: Sequence[ParityReport],
+    *,
+    release: Release | None = None,
+    failed: str = "",
+    tools: Mapping[str, str] | None = None,
+) -> str:
+    """Render one self-contained page: no scripts, nothing fetched, light and dark.
+
+    Args:
+        recipe: What was asked for.
+        reports: Every comparison of the run, in order, those that failed too.
+        release: What the run proved; absent where it failed before it was whole.
+        failed: Why nothing is published, in words; empty where something is.
+        tools: Version of each package that took part.
+    """
+    return _template().render(page_view(recipe, reports, release, failed, tools or {}))
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html")

@@ -1,0 +1,70 @@
+"""The parity table, as Prefect shows it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tasks.report.numbers import cosine, figure, share
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from tasks.domain.parity import OutputParity, ParityReport, ProbeParity
+    from tasks.domain.recipe import Recipe
+
+_COLUMNS = (
+    "format", "probe", "rows", "output", "verdict", "max abs", "max rel", "p99.9", "cosine",
+    "of tolerance", "top-1", "top-5", "ties",
+)  # fmt: skip
+
+
+def parity_markdown(recipe: Recipe, reports: Sequence[ParityReport]) -> str:
+    """Render every comparison as one compact table, its verdict and its reasons above it."""
+    lines = [f"## Parity of {recipe.name} with {recipe.source_format.label}", ""]
+    if recipe.seeded:
+        lines += ["> **RANDOM WEIGHTS**: this proves a graph, and is of no other use.", ""]
+    for report in reports:
+        if report.passed:
+            lines.append(f"- ✅ {_plain(report.summary())}")
+        else:
+            lines.append(f"- ❌ {report.candidate.label} differs")
+            lines += [f"  - {_plain(reason)}" for reason in report.reasons()]
+    lines += ["", _row(_COLUMNS), _row(["---"] * len(_COLUMNS))]
+    lines += [_row(cells) for report in reports for cells in _cells(report)]
+    return "\n".join([*lines, ""])
+
+
+def _cells(report: ParityReport) -> Iterator[list[str]]:
+    for probe in report.probes:
+        for output in probe.outputs:
+            yield [report.candidate.label, *output_cells(probe, output)]
+
+
+def output_cells(probe: ProbeParity, output: OutputParity) -> list[str]:
+    """Return the cells of one output, from the probe's name to the number of ties."""
+    errors, ranks = output.errors, output.ranks
+    figures = ["equal" if output.passed else f"{output.mismatched:,} differ", *[""] * 4]
+    if errors:
+        figures = [figure(errors.max_abs), figure(errors.max_rel), figure(errors.p999_abs)]
+        figures += [cosine(errors.cosine), share(errors.budget)]
+    ranked = (
+        [f"{ranks.top1_equal}/{ranks.rows}", f"{ranks.top5_equal}/{ranks.rows}"]
+        if ranks
+        else ["", ""]
+    )
+    ties = (ranks.ties_swapped if ranks else 0) + output.label_ties
+    verdict = "pass" if output.passed else "FAIL"
+    if output.non_finite_agreed:
+        verdict += f" ({output.non_finite_agreed:,} NaN or ∞ alike)"
+    return [probe.probe, str(probe.rows), output.name, verdict, *figures, *ranked, str(ties or "")]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(map(_plain, cells))} |"
+
+
+def _plain(text: str) -> str:
+    """Make text safe for a table's cell and for a list's line."""
+    for mark in "\\`*_|<>[]":
+        text = text.replace(mark, f"\\{mark}")
+    return " ".join(text.split())
