@@ -161,7 +161,9 @@ def _call(model: Model, recipe: Recipe, tensors: Sequence[Tensor]) -> object:
         for each, tensor in zip(_ordered(model.inputs, specs), tensors, strict=True)
     }
     flat = [by_input[id(each)] for each in model.inputs]
-    return model(keras.tree.pack_sequence_as(model.input, flat), training=False)
+    structure = getattr(model, "input", None)  # a Sequential model has none
+    packed = keras.tree.pack_sequence_as(structure, flat) if structure is not None else flat[0]
+    return model(packed, training=False)
 
 
 def _output_order(model: Model, recipe: Recipe, count: int) -> list[int]:

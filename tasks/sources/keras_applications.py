@@ -10,6 +10,7 @@ from tasks.domain.errors import AcquisitionError, ConfigurationError
 from tasks.domain.recipe import KerasApplication
 from tasks.runners.keras_runner import MODEL_FILE, import_keras
 from tasks.sources import AcquireReply, AcquireRequest
+from tasks.sources.keras_saving import save_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,13 +37,15 @@ def acquire(request: AcquireRequest) -> AcquireReply:
         randomise(model, source.seed)
     else:
         _load_weights(model, request, source)
-    model.save(request.folder / MODEL_FILE)
+    save_model(model, request.folder / MODEL_FILE)
     note = f"random weights, seed {source.seed}" if source.seeded else f"weights {source.weights}"
     return AcquireReply(notes=(f"keras.applications.{source.model}, {note}",))
 
 
 def _build(request: AcquireRequest, source: KerasApplication) -> Model:
-    applications = import_keras().applications
+    keras = import_keras()
+    keras.backend.clear_session()  # else names of layers count on from this process's last model
+    applications = keras.applications
     build = getattr(applications, source.model, None)
     if not callable(build) or not source.model[:1].isupper():
         known = ", ".join(sorted(each for each in dir(applications) if each[:1].isupper()))

@@ -8,6 +8,7 @@ from pathlib import Path
 from tasks.domain.errors import AcquisitionError, VerificationError
 from tasks.runners.keras_runner import MODEL_FILE, check_signature, load_model
 from tasks.sources import AcquireReply, AcquireRequest
+from tasks.sources.keras_saving import save_model
 
 
 def acquire(request: AcquireRequest) -> AcquireReply:
@@ -29,7 +30,7 @@ def acquire(request: AcquireRequest) -> AcquireReply:
     finally:
         named.unlink()
     check_signature(model, request.recipe)
-    model.save(request.folder / MODEL_FILE)
+    save_model(model, request.folder / MODEL_FILE)
     return AcquireReply(notes=(f"{model.count_params():,} parameters",))
 
 

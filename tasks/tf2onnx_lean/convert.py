@@ -10,6 +10,7 @@ from tasks.tf2onnx_lean.fold import fold
 from tasks.tf2onnx_lean.freeze import FrozenGraph, freeze
 from tasks.tf2onnx_lean.fuse import fuse
 from tasks.tf2onnx_lean.interface import check_operators, show_interface
+from tasks.tf2onnx_lean.operators import handlers
 from tasks.tf2onnx_lean.write import LARGEST_FILE, write_model
 
 if TYPE_CHECKING:
@@ -118,5 +119,6 @@ def _to_onnx(frozen: FrozenGraph, recipe: Recipe) -> ModelProto:
             output_names=list(frozen.outputs),
             tensors_to_rename=renamed | lifted,
             initialized_tables=frozen.tables,
+            custom_op_handlers=handlers(),
         )
     return model
