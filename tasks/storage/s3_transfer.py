@@ -107,13 +107,15 @@ def pieces(client: S3Client, target: dict[str, str], size_bytes: int) -> Iterato
     yield content
     del content
     starts = range(PIECE_BYTES, size_bytes, PIECE_BYTES)
+    if not starts:
+        return
     parts = (range(start, min(start + PIECE_BYTES, size_bytes)) for start in starts)
-
-    def read(part: range) -> bytes:
-        return fetch(client, {**target, "IfMatch": etag}, part, size_bytes).content
-
-    if starts:
-        yield from pipelined(read, parts, _IN_FLIGHT_BYTES // PIECE_BYTES)
+    same = {**target, "IfMatch": etag}
+    yield from pipelined(
+        lambda part: fetch(client, same, part, size_bytes).content,
+        parts,
+        _IN_FLIGHT_BYTES // PIECE_BYTES,
+    )
 
 
 def fetch(
