@@ -46,21 +46,21 @@ def _trace(recipe: Recipe, export: Export, path: Path) -> None:
     """Write the graph; above 2 GiB torch puts each weight into a file of its own beside it."""
     import torch
 
-    network = export.network
-    mode = torch.onnx.TrainingMode.EVAL
-    if isinstance(network, torch.export.ExportedProgram):
-        network = network.module(check_guards=False)
-        mode = torch.onnx.TrainingMode.PRESERVE  # such a module has no switch to flip
+    if isinstance(export.network, torch.export.ExportedProgram):
+        message = (
+            f"{recipe.name}: torch-torchscript does not take torch.export programs, whose sizes "
+            f"are symbols. Use torch-dynamo, with opset 18 or later (got {recipe.opset})."
+        )
+        raise ExportError(message)
     specs = (*recipe.signature.inputs, *recipe.signature.outputs)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about its age, and about constants in traces
             torch.onnx.export(
-                network,
+                export.network,
                 export.inputs,
                 path,
                 dynamo=False,
-                training=mode,
                 opset_version=recipe.opset,
                 input_names=export.input_names,
                 output_names=export.output_names,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tasks.domain.artifact import ModelSignature, TensorSpec
     from tasks.runners import Device
 
-_EXAMPLE_ROWS = 2
+EXAMPLE_ROWS = 2
 """More than one: torch.export takes an axis of size one for a fixed one."""
 _PICTURE_SIZES = (224, 256)
 _AXIS_SIZES = (16, 24, 32, 40, 48)
@@ -82,14 +82,14 @@ class TorchRunner:
             raise SignatureMismatchError(message)
         return self.named(self.answer([inputs[name] for name in expected]), inputs)
 
-    def try_out(self) -> None:
-        """Answer a few rows drawn from the inputs' domains, to prove the recipe's signature.
+    def try_out(self, rows: int = EXAMPLE_ROWS) -> None:
+        """Answer some rows drawn from the inputs' domains, to prove the recipe's signature.
 
         Raises:
             SignatureMismatchError: The network cannot take the inputs that the recipe declares,
                 or answers otherwise than it declares.
         """
-        self.run(example_inputs(self._recipe))
+        self.run(example_inputs(self._recipe, rows))
 
     def answer(self, arrays: Sequence[NDArray[np.generic]]) -> Any:  # noqa: ANN401
         """Call the network, in inference mode; return what it returns.
@@ -142,9 +142,9 @@ class TorchRunner:
         }
 
 
-def example_inputs(recipe: Recipe) -> dict[str, NDArray[np.generic]]:
-    """Draw two rows for each input from its domain, the same ones every time."""
-    sizes = {"batch": _EXAMPLE_ROWS}
+def example_inputs(recipe: Recipe, rows: int = EXAMPLE_ROWS) -> dict[str, NDArray[np.generic]]:
+    """Draw rows for each input from its domain, the same ones every time."""
+    sizes = {"batch": rows}
     random = np.random.default_rng(0)
     return {spec.name: _example(spec, sizes, random) for spec in recipe.signature.inputs}
 

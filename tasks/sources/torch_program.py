@@ -30,9 +30,10 @@ _OPERATOR = re.compile(
     r"|pow|rshift|sub|truediv|xor)"
 )
 _DUNDER = re.compile(r"__(?!i?(and|or|xor|lshift|rshift)__)|(?<!and)(?<!or)(?<!shift)__$")
-# sizes such as ``s77`` or ``u0``, and sympy's or torch's own functions, such as ``FloorDiv``
+# what sympy writes of sizes: symbols, numbers, and calls of its own classes and of torch's
 _EXPRESSION = re.compile(
-    r"(?:[a-z]{1,3}\d+\b|\b[A-Z][A-Za-z]*\b|\b\d+(?:\.\d+)?\b|[\s()+*/,<>=&|~-])*"
+    r"(?:Symbol\('[a-z]+\d+'|[a-z_]+=(?:True|False)\b|[a-z]{1,3}\d+\b|\b[A-Z][A-Za-z]*\b"
+    r"|\b\d+(?:\.\d+)?\b|[\s()+*/,<>=&|~-])*+"
 )
 
 
@@ -51,7 +52,9 @@ def acquire(request: AcquireRequest) -> AcquireReply:
     shutil.copyfile(source, kept)
     report_progress(0.5, "trying the program")
     try:
-        TorchRunner.load(request.recipe, request.folder, "cpu").try_out()
+        runner = TorchRunner.load(request.recipe, request.folder, "cpu")
+        for rows in (2, 3):  # so that a batch size fixed by the trace shows
+            runner.try_out(rows)
     except SignatureMismatchError:
         raise
     except VerificationError as error:

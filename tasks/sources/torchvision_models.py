@@ -32,8 +32,8 @@ def acquire(request: AcquireRequest) -> AcquireReply:
         network = _seeded(recipe, source)
         notes: tuple[str, ...] = (f"random weights by seed {source.seed}: of use as a graph alone",)
     else:
-        _check_name(recipe, source)
         network = torchvision_network(recipe, source)
+        _check_name(recipe, source)
         try:
             fill(network, load_weights(request.downloads[0]), recipe.name)
         except VerificationError as error:
