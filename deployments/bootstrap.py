@@ -1,7 +1,7 @@
-"""Declare everything on a Prefect server: work pools, then the deployments of ``prefect.yaml``.
+"""Declare everything: the bucket, the work pools, then the deployments of ``prefect.yaml``.
 
 Run from the repository's root as ``python -m deployments.bootstrap``; running it again changes
-nothing. The server is ``PREFECT_API_URL``; it may still be starting.
+nothing. The servers are those of the environment; they may still be starting.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 from prefect.workers.process import ProcessWorker
+
+from tasks.settings import store_settings
+from tasks.storage.s3 import open_store
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -79,6 +82,34 @@ async def crash_orphans(client: PrefectClient) -> None:
             await client.set_flow_run_state(run.id, state, force=True)
 
 
+def create_bucket() -> None:
+    """Create the bucket of the settings, unless it exists; wait for its server if need be.
+
+    Raises:
+        SystemExit: The server refused, or did not answer within two minutes.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    store = open_store(store_settings())
+    deadline = time.monotonic() + _SERVER_SECONDS
+    while True:
+        try:
+            store.client.create_bucket(Bucket=store.bucket)
+        except ClientError as error:
+            if error.response["Error"]["Code"] in {
+                "BucketAlreadyOwnedByYou",
+                "BucketAlreadyExists",
+            }:
+                return
+            sys.exit(f"{store.url('')}: cannot be created ({error}). Are the credentials right?")
+        except BotoCoreError as error:
+            if time.monotonic() > deadline:
+                sys.exit(f"{store.url('')}: no S3 server answers ({error}). Is it up?")
+            time.sleep(1)
+        else:
+            return
+
+
 async def _declare(*, local: bool) -> None:
     async with get_client() as client:
         await wait_for_server(client)
@@ -104,5 +135,9 @@ if __name__ == "__main__":
     parser.add_argument(
         "--local", action="store_true", help="end what an earlier stack's worker left unfinished"
     )
-    anyio.run(lambda: _declare(local=parser.parse_args().local))
+    parser.add_argument("--bucket", action="store_true", help="create the bucket as well")
+    options = parser.parse_args()
+    if options.bucket:
+        create_bucket()
+    anyio.run(lambda: _declare(local=options.local))
     deploy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -23,8 +24,18 @@ if TYPE_CHECKING:
 
 MODELS = ("iris-random-forest", "mobilenet-v2", "dog-breeds", "basic-pitch")
 
+_PORT = 4200
+"""Prefect's usual one, so that the UI is where people look for it, if it is free."""
 _TICK_SECONDS = 0.5
 _STYLES = {"released": "green", "failed": "bold red", "waits": "dim"}
+
+
+class _StoppedError(BaseException):
+    """A signal asked the demo to end.
+
+    Not ``KeyboardInterrupt``: where that passes through an ``exec`` of a string, as in the
+    making of a dataclass, Python ends by SIGINT even if it was caught (seen on 3.11).
+    """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,9 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _show(console, options)
     except StackError as error:
-        console.print(f"[bold red]The local stack failed.[/] {error}", highlight=False)
+        console.print("[bold red]The local stack failed.[/]", end=" ")
+        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
         return 1
-    except KeyboardInterrupt:
+    except _StoppedError:
         console.print("Stopped; nothing is left running.")
         return 130
 
@@ -59,7 +71,7 @@ def _end_as_usual_on_signals() -> None:
     """Let SIGTERM and Ctrl-C unwind the stack, even where a shell had them ignored."""
 
     def stop(*_: object) -> None:
-        raise KeyboardInterrupt
+        raise _StoppedError
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
@@ -67,13 +79,15 @@ def _end_as_usual_on_signals() -> None:
 
 def _show(console: Console, options: argparse.Namespace) -> int:
     began = time.monotonic()
-    with console.status("starting …") as status:
-
-        def say(text: str) -> None:
-            status.update(f"{text} …")
-
-        stack = LocalStack(options.folder, at_once=options.at_once, say=say).__enter__()
-    with stack:
+    with contextlib.ExitStack() as until_here:
+        with console.status("starting …") as status:
+            stack = LocalStack(
+                options.folder,
+                at_once=options.at_once,
+                port=_PORT,
+                say=lambda text: status.update(f"{text} …"),
+            )
+            until_here.enter_context(stack)
         console.print(f"Up after {time.monotonic() - began:.0f} s.")
         _print_addresses(console, stack)
         failed: list[ModelRun] = []
@@ -111,7 +125,8 @@ def _run_catalogue(
     console.print(summary(stack, runs))
     failed = [run for run in runs if not run.released]
     for run in failed:
-        console.print(f"[bold red]{run.model} failed:[/] {reason(run)}", highlight=False)
+        console.print(f"[bold red]{run.model} failed:[/]", end=" ")
+        console.print(reason(run), markup=False, highlight=False, soft_wrap=True)
     _print_addresses(console, stack)
     return failed
 
@@ -148,7 +163,7 @@ def _stay(console: Console, stack: LocalStack) -> None:
         while True:
             stack.raise_if_broken()
             time.sleep(_TICK_SECONDS)
-    except KeyboardInterrupt:
+    except _StoppedError:
         console.print("Stopping.")
 
 

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 POOL = "cpu"
 
-_PREFECT_PORT = 4200
 _SERVER_SECONDS = 120.0
 _BOOTSTRAP_SECONDS = 120.0
 _LOCK_SECONDS = 20.0
@@ -41,6 +40,7 @@ class LocalStack:
         folder: Path,
         *,
         at_once: int = 2,
+        port: int | None = None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Prepare to start the stack; entering starts it.
@@ -49,10 +49,12 @@ class LocalStack:
             folder: Where all its files go; a stack started there again finds its releases and
                 its runs.
             at_once: How many runs the worker holds at the same time.
+            port: Of the Prefect server, if it is free; absent or taken: any that is free.
             say: Is told, in a few words, what is being waited for.
         """
         self.folder = folder.resolve()
         self.at_once = at_once
+        self._port = port
         self._say = say
         self._services: list[Leashed] = []
         self._exits = contextlib.ExitStack()
@@ -128,7 +130,7 @@ class LocalStack:
     def _start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = self._exits.enter_context(_lock(self.folder, self._say))
-        port = free_port(_PREFECT_PORT)
+        port = free_port(self._port)
         self.ui_url = f"http://127.0.0.1:{port}"
         self._say("starting the Prefect server and the S3 server")
         server = self._serve(
@@ -165,16 +167,14 @@ class LocalStack:
     def _finish(self, service: Leashed) -> None:
         """Wait until ``service`` has done its work and ended well."""
         deadline = time.monotonic() + _BOOTSTRAP_SECONDS
-        while service.returncode is None and time.monotonic() < deadline:
+        while service.returncode is None:
+            if time.monotonic() > deadline:
+                message = f"{service.name}: not done within {_BOOTSTRAP_SECONDS:.0f} s."
+                raise StackError(f"{message} The end of {service.log}:\n{service.last_lines()}")
             time.sleep(_TICK_SECONDS)
+        if service.returncode != 0:
+            service.raise_if_ended()
         self._services.remove(service)
-        service.let_go()
-        if service.wait() != 0:
-            message = (
-                f"{service.name}: did not succeed within {_BOOTSTRAP_SECONDS:.0f} s. Its last "
-                f"lines, from {service.log}:\n{service.last_lines()}"
-            )
-            raise StackError(message)
 
     def _env_file(self) -> str:
         """Return shell lines that let another shell talk to this stack."""
@@ -211,7 +211,8 @@ def _reach_loopback(environment: dict[str, str]) -> dict[str, str]:
 def _s3_server(folder: Path) -> S3Server:
     from deployments.s3_server import S3Server
 
-    return S3Server(folder)
+    # what it has acknowledged is on its disk, so a short grace loses nothing
+    return S3Server(folder, grace_seconds=1.0)
 
 
 @contextlib.contextmanager

@@ -1,18 +1,38 @@
-"""What every test may use: child processes that live as long as the session."""
+"""What every test may use: child processes and servers that live as long as the session."""
 
 from __future__ import annotations
 
+import atexit
+import os
+import shutil
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
 
+from deployments.local import LocalStack
 from tasks.isolation import Children
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# Before Prefect is imported: tests neither see nor touch the profile of the person who runs them.
+for _name in [name for name in os.environ if name.startswith("PREFECT_")]:
+    del os.environ[_name]
+os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="prefect-home-")
+os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+os.environ["DO_NOT_TRACK"] = "1"
+atexit.register(shutil.rmtree, os.environ["PREFECT_HOME"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
 def children(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Children]:
     with Children(tmp_path_factory.mktemp("children")) as all_of_them:
         yield all_of_them
+
+
+@pytest.fixture(scope="session")
+def local_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    """Start the servers, the deployments and the workers; 10 s."""
+    with LocalStack(tmp_path_factory.mktemp("stack")) as stack:
+        yield stack

@@ -1,0 +1,167 @@
+"""The stack as people meet it: from another shell, and when its owner is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import psutil
+import pytest
+
+from deployments.local import ROOT, LocalStack
+from deployments.processes import StackError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RUN = "prefect deployment run 'release-model/default' -p model={model} --watch"
+SECONDS = 180
+
+
+def from_another_shell(stack: LocalStack, command: str) -> subprocess.CompletedProcess[str]:
+    """Run ``command`` with nothing of this process's but what ``source .conveyor/env`` gives."""
+    clean = {"HOME": os.environ["HOME"], "PATH": "/usr/bin:/bin", "COLUMNS": "200"}
+    script = f"source {stack.folder / 'env'}\n{command}"
+    return subprocess.run(
+        ["bash", "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=clean,
+        cwd="/",
+        timeout=SECONDS,
+    )
+
+
+def processes_that_know(folder: Path) -> list[str]:
+    """Return the living processes that have ``folder`` in their environment or arguments."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            words = [*process.cmdline(), *process.environ().values()]
+        except psutil.Error:
+            continue
+        if process.pid != os.getpid() and any(str(folder) in word for word in words):
+            found.append(f"{process.pid} {process.cmdline()}")
+    return found
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_a_model_is_released_from_another_shell(local_stack: LocalStack) -> None:
+    done = from_another_shell(local_stack, RUN.format(model="iris-random-forest"))
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "finished successfully" in done.stdout.splitlines()[-1]
+
+
+def test_an_unknown_model_fails_and_says_which_there_are(local_stack: LocalStack) -> None:
+    done = from_another_shell(local_stack, RUN.format(model="iris-random-florist"))
+
+    assert done.returncode == 1
+    said = " ".join(done.stdout.split())
+    assert "iris-random-florist" in said
+    assert "iris-random-forest" in said
+    assert done.stdout.splitlines()[-1].startswith("Flow run finished in state 'Failed'")
+
+
+def test_a_wrong_parameter_is_refused_before_a_run_exists(local_stack: LocalStack) -> None:
+    done = from_another_shell(local_stack, RUN.format(model="iris-random-forest -p version=new"))
+
+    assert done.returncode == 1
+    assert "version" in done.stdout
+    assert "Created flow run" not in done.stdout
+
+
+def test_a_catalogue_run_does_not_wait_for_itself(local_stack: LocalStack) -> None:
+    """Two of them hold no place that a model's run needs, although there are two places."""
+    command = (
+        """prefect deployment run release-catalog/default --watch """
+        """-p 'models=["iris-random-florist"]'"""
+    )
+
+    done = from_another_shell(local_stack, f"{command} & {command}; wait")
+
+    assert done.stdout.count("Flow run finished in state 'Failed'") == 2, done.stdout
+
+
+def test_the_secrets_of_the_stack_are_for_its_owner_alone(local_stack: LocalStack) -> None:
+    file = local_stack.folder / "env"
+
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert local_stack.environment()["CONVEYOR_STORE_SECRET_ACCESS_KEY"] in file.read_text()
+
+
+@pytest.mark.usefixtures("local_stack")
+def test_all_ports_are_loopback_ports() -> None:
+    listening = [
+        connection.laddr.ip
+        for service in psutil.Process().children()
+        for process in service.children(recursive=True)
+        for connection in process.net_connections(kind="tcp")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+
+    assert len(listening) >= 3, "the Prefect server, the S3 port and the bucket browser"
+    assert set(listening) == {"127.0.0.1"}
+
+
+def test_the_bucket_can_be_browsed(local_stack: LocalStack) -> None:
+    assert local_stack.browser_url
+    answer = httpx.get(local_stack.browser_url, trust_env=False, headers={"Accept": "text/html"})
+
+    assert answer.status_code == 200
+
+
+def test_a_second_stack_in_the_same_folder_is_refused(local_stack: LocalStack) -> None:
+    with (
+        pytest.raises(StackError, match=rf"another stack runs there \(process {os.getpid()}\)"),
+        LocalStack(local_stack.folder),
+    ):
+        pass
+
+    local_stack.raise_if_broken()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_the_end_of_the_demo_ends_everything(how: signal.Signals, tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    # as a background shell would start it: with SIGINT ignored
+    command = f"trap '' INT; exec {sys.executable} -m deployments.demo --up --folder {tmp_path}/up"
+    with output.open("w") as file:
+        demo = subprocess.Popen(["bash", "-c", command], stdout=file, stderr=file, cwd=ROOT)
+    wait_for(lambda: "until Ctrl-C" in output.read_text() or demo.poll() is not None)
+    assert demo.poll() is None, output.read_text()
+    assert len(processes_that_know(tmp_path / "up")) > 4
+
+    demo.send_signal(how)
+    demo.wait(20)
+
+    assert wait_for(lambda: not processes_that_know(tmp_path / "up"), seconds=20)
+
+
+def test_a_demo_that_is_stopped_while_it_starts_leaves_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "deployments.demo", "--up", "--folder", str(tmp_path / "up")]
+    demo = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=ROOT)
+    assert wait_for(lambda: len(processes_that_know(tmp_path / "up")) > 3)
+
+    demo.send_signal(signal.SIGTERM)
+    output, _ = demo.communicate(timeout=20)
+
+    assert demo.returncode == 130, output.decode()
+    assert b"Traceback" not in output
+    assert wait_for(lambda: not processes_that_know(tmp_path / "up"), seconds=20)
