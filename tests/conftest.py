@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from deployments.local import LocalStack
+from deployments.s3_server import S3Server
 from tasks.isolation import Children
 
 if TYPE_CHECKING:
@@ -36,3 +37,10 @@ def local_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack
     """Start the servers, the deployments and the workers; 10 s."""
     with LocalStack(tmp_path_factory.mktemp("stack")) as stack:
         yield stack
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """Start a real S3 server with one empty bucket; 2 to 5 s."""
+    with S3Server(tmp_path_factory.mktemp("s3"), grace_seconds=0) as server:
+        yield server
