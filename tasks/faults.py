@@ -94,6 +94,8 @@ def find_faults(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
             _, node = _walk(schema, details["loc"][:-1])
         if details["type"] == "extra_forbidden":
             _, node = _walk(schema, details["loc"][:-1])
+        if details["type"] == "value_error" and not path:
+            path = tuple(_named_by(details).split(".")) if _named_by(details) else ()
         if details["type"].startswith("union_tag"):
             path = (*path, details["ctx"]["discriminator"].strip("'"))
         found.setdefault(path, []).append((details, node))
@@ -110,6 +112,12 @@ def _is_the_other_branch(
     """Whether these errors only say that a list, which has its own faults, is not a word."""
     within = any(len(each) > len(path) and each[: len(path)] == path for each in all_paths)
     return within and all(details["type"] == "literal_error" for details, _ in errors)
+
+
+def _named_by(details: ErrorDetails) -> str:
+    """Return the field that a validator of the whole document names: ``field.below: words``."""
+    found = re.match(r"([a-z_]+(?:\.[a-z_]+)*): ", str(details["ctx"]["error"]))
+    return found[1] if found and not details["loc"] else ""
 
 
 def nearest(wrong: object, choices: Iterable[str]) -> str:
@@ -181,11 +189,11 @@ def _say(errors: list[tuple[ErrorDetails, Schema]]) -> str:
     if kind == "extra_forbidden":
         return _unknown_field(details, node)
     if kind == "value_error":
-        return f"{details['ctx']['error']}."
+        return f"{details['ctx']['error']}.".removeprefix(f"{_named_by(details)}: ")
     if kind == "union_tag_not_found":
-        return "missing; it says which kind this is."
+        return f"missing (expected {_one_of(node['discriminator']['mapping'])})."
     if kind == "union_tag_invalid":
-        got = details["ctx"]["tag"]
+        got = got[details["ctx"]["discriminator"].strip("'")]
     if kind == "missing" and not isinstance(got, list):
         return f"missing (expected {_kind_of(node)})."
     expected = list(dict.fromkeys(_expected(each, schema) for each, schema in errors))
@@ -204,8 +212,7 @@ def _unknown_field(details: ErrorDetails, node: Schema) -> str:
 def _expected(details: ErrorDetails, node: Schema) -> str:
     kind, context = details["type"], details.get("ctx", {})
     if choices := _choices(details):
-        words = ", ".join(f"'{choice}'" for choice in choices)
-        return f"one of {words}" if len(choices) > 1 else words
+        return _one_of(choices)
     if kind == "string_pattern_mismatch":
         return PATTERNS.get(context["pattern"], f"text that matches {context['pattern']}")
     if kind in {"missing", "too_long"} and "prefixItems" in node:
@@ -231,7 +238,7 @@ def _advice(errors: list[tuple[ErrorDetails, Schema]]) -> str:
         return " Write it without quotes."
     if kinds == {"string_type"} and not isinstance(got, (list, dict, type(None))):
         return " Put it in quotes."
-    if kinds == {"tuple_type"} and isinstance(got, (str, int, float)):
+    if kinds == {"tuple_type"} and isinstance(got, str) and got:
         return f" Write [{got}]."
     return ""
 
@@ -239,7 +246,7 @@ def _advice(errors: list[tuple[ErrorDetails, Schema]]) -> str:
 def _kind_of(node: Schema) -> str:
     """Say in words what the schema wants at a place."""
     if "enum" in node:
-        return "one of " + ", ".join(f"'{each}'" for each in node["enum"])
+        return _one_of(node["enum"])
     if "const" in node:
         return f"'{node['const']}'"
     if "discriminator" in node:
@@ -252,8 +259,14 @@ def _kind_of(node: Schema) -> str:
     return " or ".join(_TYPES.get(kind, "a value") for kind in kinds)
 
 
+def _one_of(choices: Iterable[str]) -> str:
+    words = [f"'{choice}'" for choice in choices]
+    return f"one of {', '.join(words)}" if len(words) > 1 else words[0]
+
+
 def _shown(value: object, limit: int = 70) -> str:
     if value is None:
         return "nothing"
-    text = f"'{value}'" if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    plain = isinstance(value, str) and value.isprintable()
+    text = f"'{value}'" if plain else json.dumps(value, ensure_ascii=not plain)
     return text if len(text) <= limit else f"{text[:limit]} …"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tasks.domain.errors import AcquisitionError, ConfigurationError
@@ -43,7 +43,7 @@ def download(wanted: Wanted) -> None:
             request |= {"Range": f"bytes={offset}-"} | ({"IfMatch": tag} if tag else {})
         with _faults_in_words(wanted, offset):
             reply = client.get_object(**request)
-            with reply["Body"] as body:
+            with closing(reply["Body"]) as body:
                 total = offset + reply["ContentLength"]
                 yield Stream(offset, total, reply["ETag"], body.iter_chunks(_CHUNK_BYTES))
 

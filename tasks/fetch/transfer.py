@@ -148,7 +148,7 @@ def transfer(wanted: Wanted, open_stream: Opener) -> None:
         except NotResumableError:
             fresh_starts = _start_over(wanted, part, fresh_starts)
         else:
-            if fresh_starts or not stream.start:
+            if fresh_starts or not stream.start or part.digest.hexdigest() == wanted.sha256:
                 break
             fresh_starts = _start_over(wanted, part, fresh_starts)
     if wanted.on_progress:

@@ -1,0 +1,561 @@
+"""Recipes: the good ones load, and a bad one is told line by line, as its author reads it."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from tasks.catalogue import (
+    SCHEMA_FILE,
+    load_catalogue,
+    load_recipe,
+    main,
+    recipe_names,
+    schema_text,
+)
+from tasks.domain.errors import ConfigurationError
+from tasks.faults import PATTERNS
+
+MODELS = Path(__file__).parents[2] / "models"
+GOOD = """\
+name: tiny
+description: A small forest.
+licence: MIT
+source:
+  kind: train-sklearn
+  dataset: iris
+  steps:
+    - estimator: sklearn.ensemble.RandomForestClassifier
+      params: {n_estimators: 10}
+signature:
+  inputs:
+    - name: x
+      dtype: float32
+      shape: [batch, 4]
+      domain: {kind: range, low: 0, high: 8}
+  outputs:
+    - {name: label, dtype: int64, shape: [batch], role: labels}
+"""
+DTYPES = (
+    "'float16', 'float32', 'float64', 'int8', 'int16', 'int32', 'int64', "
+    "'uint8', 'uint16', 'uint32', 'uint64', 'bool', 'string'"
+)
+DIGEST = "0" * 64
+
+
+def written(folder: Path, text: str, name: str = "tiny") -> Path:
+    path = folder / f"{name}.yaml"
+    path.write_text(text)
+    return path
+
+
+def complaint(folder: Path, text: str) -> str:
+    """Return the whole message about a bad file, without the folder's name."""
+    written(folder, text)
+    with pytest.raises(ConfigurationError) as caught:
+        load_recipe("tiny", folder)
+    return str(caught.value).replace(f"{folder}/", "")
+
+
+def changed(old: str, new: str) -> str:
+    assert GOOD.count(old) == 1
+    return GOOD.replace(old, new)
+
+
+# --- what the repository ships ------------------------------------------------------------------
+
+
+def test_the_schema_beside_the_recipes_is_fresh() -> None:
+    kept = (MODELS / SCHEMA_FILE).read_text("utf-8")
+
+    assert kept == schema_text(), "run: python -m tasks.catalogue schema"
+
+
+@pytest.mark.parametrize("name", recipe_names(MODELS))
+def test_a_shipped_recipe_loads_and_fits_the_schema(name: str) -> None:
+    text = (MODELS / f"{name}.yaml").read_text("utf-8")
+    schema = json.loads(schema_text())
+
+    jsonschema.Draft202012Validator(schema).validate(yaml.safe_load(text))
+
+    assert load_recipe(name, MODELS).name == name
+    assert text.startswith(f"# yaml-language-server: $schema={SCHEMA_FILE}\n")
+
+
+def test_the_catalogue_comes_in_the_order_of_names() -> None:
+    names = [recipe.name for recipe in load_catalogue(MODELS)]
+
+    assert names == sorted(names)
+    assert len(names) >= 8
+
+
+def test_every_pattern_of_the_schema_has_words() -> None:
+    found = set()
+
+    def visit(node: Any) -> None:
+        if isinstance(node, dict):
+            found.update([node["pattern"]] if isinstance(node.get("pattern"), str) else [])
+            node = list(node.values())
+        if isinstance(node, list):
+            for each in node:
+                visit(each)
+
+    visit(json.loads(schema_text()))
+
+    assert found == set(PATTERNS)
+
+
+# --- one fault, the whole message ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        pytest.param(
+            "licence: MIT",
+            "licence: MIT\nopsett: 17",
+            "tiny.yaml:4: opsett: unknown field (got 17). Did you mean 'opset'? Fields here: name, "
+            "description, tags, licence, source, signature, preprocessing, labels, targets, opset, "
+            "converters, parity, device, limits.",
+            id="unknown-field",
+        ),
+        pytest.param(
+            "      params: {n",
+            "      parms: {n",
+            'tiny.yaml:9: source.steps[0].parms: unknown field (got {"n_estimators": 10}). '
+            "Did you mean 'params'? Fields here: estimator, params.",
+            id="unknown-nested-field",
+        ),
+        pytest.param(
+            "licence: MIT\n", "", "tiny.yaml:1: licence: missing (expected text).", id="missing"
+        ),
+        pytest.param(
+            "  dataset: iris\n",
+            "",
+            "tiny.yaml:4: source.dataset: missing (expected one of 'iris', 'wine', "
+            "'breast_cancer', 'digits', 'diabetes').",
+            id="missing-choice",
+        ),
+        pytest.param(
+            "dataset: iris",
+            "dataset: irs",
+            "tiny.yaml:6: source.dataset: expected one of 'iris', 'wine', 'breast_cancer', "
+            "'digits', 'diabetes' (got 'irs'). Did you mean 'iris'?",
+            id="literal",
+        ),
+        pytest.param(
+            "dtype: float32",
+            "dtype: float",
+            f"tiny.yaml:13: signature.inputs[0].dtype: expected one of {DTYPES} (got 'float'). "
+            "Did you mean 'float64'?",
+            id="dtype",
+        ),
+        pytest.param(
+            "kind: train-sklearn",
+            "kind: sklearn",
+            "tiny.yaml:5: source.kind: expected one of 'train-sklearn', 'train-torch', "
+            "'torchvision', 'keras-applications', 'torch-program', 'keras-file', 'saved-model', "
+            "'sklearn-pickle' (got 'sklearn'). Did you mean 'train-sklearn'?",
+            id="discriminator",
+        ),
+        pytest.param(
+            "{kind: range, low",
+            "{low",
+            "tiny.yaml:15: signature.inputs[0].domain.kind: missing (expected one of 'choice', "
+            "'range').",
+            id="no-discriminator",
+        ),
+        pytest.param(
+            "licence: MIT",
+            "licence: MIT\nconverters: {onx: [skl2onnx]}",
+            "tiny.yaml:4: converters.onx: expected one of 'sklearn', 'torch', 'keras', "
+            "'saved_model', 'onnx' (got 'onx'). Did you mean 'onnx'?",
+            id="enum-key",
+        ),
+        pytest.param(
+            "licence: MIT",
+            "licence: MIT\ntargets: [onnx, savedmodel]",
+            "tiny.yaml:4: targets[1]: expected one of 'onnx', 'saved_model' (got 'savedmodel'). "
+            "Did you mean 'saved_model'?",
+            id="enum-member",
+        ),
+        pytest.param(
+            "licence: MIT",
+            "licence: 3",
+            "tiny.yaml:3: licence: expected text (got 3). Put it in quotes.",
+            id="number-for-text",
+        ),
+        pytest.param(
+            "licence: MIT",
+            "licence: MIT\nopset: '17'",
+            "tiny.yaml:4: opset: expected a whole number (got '17'). Write it without quotes.",
+            id="text-for-number",
+        ),
+        pytest.param(
+            "licence: MIT",
+            "licence: MIT\nopset: 17.5",
+            "tiny.yaml:4: opset: expected a whole number (got 17.5).",
+            id="fraction-for-whole-number",
+        ),
+        pytest.param(
+            "licence: MIT",
+            "licence: MIT\nopset: true",
+            "tiny.yaml:4: opset: expected a whole number (got true).",
+            id="truth-for-number",
+        ),
+        pytest.param(
+            "licence: MIT",
+            "licence:",
+            "tiny.yaml:3: licence: expected text (got nothing).",
+            id="nothing-for-text",
+        ),
+        pytest.param(
+            "shape: [batch, 4]",
+            "shape: batch",
+            "tiny.yaml:14: signature.inputs[0].shape: expected a list (got 'batch'). "
+            "Write [batch].",
+            id="text-for-list",
+        ),
+        pytest.param(
+            "{name: label, dtype: int64, shape: [batch], role: labels}",
+            "label",
+            "tiny.yaml:17: signature.outputs[0]: expected fields, as 'key: value' lines "
+            "(got 'label').",
+            id="text-for-fields",
+        ),
+        pytest.param(
+            "params: {n_estimators: 10}",
+            "params: 10",
+            "tiny.yaml:9: source.steps[0].params: expected fields, as 'key: value' lines (got 10).",
+            id="number-for-fields",
+        ),
+        pytest.param(
+            "licence: MIT",
+            "licence: MIT\nopset: 99",
+            "tiny.yaml:4: opset: expected a number of at most 26 (got 99).",
+            id="too-large",
+        ),
+        pytest.param(
+            "dataset: iris",
+            "dataset: iris\n  test_fraction: 1",
+            "tiny.yaml:7: source.test_fraction: expected a number below 1 (got 1).",
+            id="out-of-range",
+        ),
+        pytest.param(
+            "shape: [batch, 4]",
+            "shape: [batch, 0]",
+            "tiny.yaml:14: signature.inputs[0].shape[1]: expected a number above 0 or text "
+            "(got 0).",
+            id="union-of-number-and-text",
+        ),
+        pytest.param(
+            "shape: [batch, 4]",
+            "shape: [batch, Width]",
+            "tiny.yaml:14: signature.inputs[0].shape[1]: expected a whole number or an axis name "
+            "in lower case such as 'batch' (got 'Width').",
+            id="pattern-in-a-union",
+        ),
+        pytest.param(
+            "estimator: sklearn.ensemble.RandomForestClassifier",
+            "estimator: RandomForestClassifier",
+            "tiny.yaml:8: source.steps[0].estimator: expected an import path such as "
+            "'sklearn.ensemble.RandomForestClassifier' (got 'RandomForestClassifier').",
+            id="pattern",
+        ),
+        pytest.param(
+            "licence: MIT",
+            "licence: MIT\ntags: [small, Big]",
+            "tiny.yaml:4: tags[1]: expected lower-case letters and digits with single dashes "
+            "between them (got 'Big').",
+            id="slug",
+        ),
+        pytest.param(
+            "licence: MIT",
+            "licence: MIT\ntargets: []",
+            "tiny.yaml:4: targets: expected a list of at least 1 (got []).",
+            id="empty-list",
+        ),
+        pytest.param(
+            "licence: MIT",
+            "licence: MIT\npreprocessing: {mean: [0.5, 0.5]}",
+            "tiny.yaml:4: preprocessing.mean: expected a list of 3 (got [0.5, 0.5]).",
+            id="list-too-short",
+        ),
+        pytest.param(
+            "licence: MIT",
+            "licence: MIT\npreprocessing: {std: [1, 1, 1, 1]}",
+            "tiny.yaml:4: preprocessing.std: expected a list of 3 (got [1, 1, 1, 1]).",
+            id="list-too-long",
+        ),
+        pytest.param(
+            "licence: MIT",
+            "licence: MIT\nlabels: imagenet",
+            "tiny.yaml:4: labels: expected a list or 'imagenet-1k' (got 'imagenet'). "
+            "Did you mean 'imagenet-1k'?",
+            id="union-of-list-and-word",
+        ),
+        pytest.param(
+            "licence: MIT",
+            "licence: MIT\nlabels: [cat, 3]",
+            "tiny.yaml:4: labels[1]: expected text (got 3). Put it in quotes.",
+            id="member-of-a-union",
+        ),
+        pytest.param(
+            "low: 0, high: 8",
+            "low: 8, high: 0",
+            "tiny.yaml:15: signature.inputs[0].domain: low (8.0) must be below high (0.0).",
+            id="validator",
+        ),
+        pytest.param(
+            "shape: [batch, 4]",
+            "shape: [4]",
+            "tiny.yaml:12: signature.inputs[0]: input 'x': the first axis must be the dynamic "
+            "axis 'batch'.",
+            id="validator-of-a-shape",
+        ),
+        pytest.param(
+            "licence: MIT",
+            "licence: MIT\ntargets: [saved_model]",
+            "tiny.yaml:4: targets: 'saved_model' is made from 'onnx', so list 'onnx' too.",
+            id="validator-of-the-whole",
+        ),
+        pytest.param(
+            "name: tiny",
+            "name: tinny",
+            "tiny.yaml:1: name: must be the file's name (expected 'tiny', got 'tinny').",
+            id="name",
+        ),
+        pytest.param(
+            "name: tiny",
+            f"name: {'t' * 64}",
+            f"tiny.yaml:1: name: expected text of at most 63 characters (got '{'t' * 64}').",
+            id="long-name",
+        ),
+    ],
+)
+def test_a_fault_is_told_in_one_line(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    assert complaint(tmp_path, changed(old, new)) == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        pytest.param(
+            "{kind: keras-file, download: {uri: 'ftp://host/m.h5', sha256: ABC}}",
+            "tiny.yaml:4: source.download.uri: expected https://…, s3://bucket/key, "
+            "file:///path or pypi:NAME==VERSION#MEMBER, without spaces (got 'ftp://host/m.h5').\n"
+            "tiny.yaml:4: source.download.sha256: expected a SHA-256 digest of 64 lower-case "
+            "hexadecimal digits (got 'ABC').",
+            id="download",
+        ),
+        pytest.param(
+            "{kind: keras-file}",
+            "tiny.yaml:4: source.download: missing (expected fields, at least uri, sha256).",
+            id="no-download",
+        ),
+        pytest.param(
+            "{kind: torchvision, model: resnet50, weights: IMAGENET1K_V1}",
+            "tiny.yaml:4: source: weights 'IMAGENET1K_V1' need a download with its sha256.",
+            id="weights-without-download",
+        ),
+        pytest.param(
+            f"{{kind: sklearn-pickle, downloads: [{{uri: 'file:///m.pkl', sha256: '{DIGEST}'}}]}}",
+            "tiny.yaml:4: source.trusted: a pickle runs code when loaded; say 'trusted: true' "
+            "or use skops.",
+            id="pickle-not-trusted",
+        ),
+        pytest.param(
+            "train-sklearn",
+            "tiny.yaml:4: source: expected fields, as 'key: value' lines (got 'train-sklearn').",
+            id="text-for-a-source",
+        ),
+        pytest.param(
+            "{kind: [train-torch]}",
+            "tiny.yaml:4: source.kind: expected one of 'train-sklearn', 'train-torch', "
+            "'torchvision', 'keras-applications', 'torch-program', 'keras-file', 'saved-model', "
+            "'sklearn-pickle' (got [\"train-torch\"]).",
+            id="list-for-a-kind",
+        ),
+    ],
+)
+def test_a_fault_of_a_source_is_told(tmp_path: Path, source: str, expected: str) -> None:
+    document = yaml.safe_load(GOOD)
+    del document["source"], document["name"], document["description"], document["licence"]
+    head = "name: tiny\ndescription: d\nlicence: l\n"
+
+    assert complaint(tmp_path, f"{head}source: {source}\n{yaml.safe_dump(document)}") == expected
+
+
+def test_several_faults_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
+    text = changed("dataset: iris", "dataset: irs").replace("licence: MIT", "licence: 3")
+
+    lines = complaint(tmp_path, f"{text}device: gpu\n").splitlines()
+
+    assert [line.split(": ")[:2] for line in lines] == [
+        ["tiny.yaml:3", "licence"],
+        ["tiny.yaml:6", "source.dataset"],
+        ["tiny.yaml:18", "device"],
+    ]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_whatever_stands_in_a_file_is_told_as_a_fault_of_it(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    junk: list[Any] = [
+        None,
+        -1,
+        math.nan,
+        True,
+        "",
+        "\u2028",
+        [],
+        [[]],
+        {},
+        {"kind": [1]},
+        {1: 2},
+        ["a", {}],
+    ]
+    document = yaml.safe_load((MODELS / "mobilenet-v2.yaml").read_text("utf-8"))
+    parent, key = document, chance.choice(list(document))
+    while isinstance(parent[key], (dict, list)) and parent[key] and chance.random() < 0.7:
+        parent = parent[key]
+        key = chance.choice(list(parent) if isinstance(parent, dict) else range(len(parent)))
+    parent[key] = chance.choice(junk)
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(document))
+
+    with pytest.raises(ConfigurationError, match=r"tiny\.yaml:\d+: [a-z_.\[\]0-9]+: "):
+        load_recipe("tiny", tmp_path)
+
+
+# --- files that are not YAML, or not a recipe at all --------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("name: tiny\n\tx: 1\n", "tiny.yaml:2:1: not valid YAML: while scanning for the next "),
+        ("name: [tiny\n", "tiny.yaml:2:1: not valid YAML: while parsing a flow sequence: expected"),
+        (
+            "name: tiny\nopset: 1\nname: x\n",
+            "tiny.yaml:3:1: not valid YAML: 'name' stands here twice (first on line 1).",
+        ),
+        (
+            "name: tiny\nsource:\n  seed: 1\n  seed: 2\n",
+            "tiny.yaml:4:3: not valid YAML: 'seed' stands here twice (first on line 3).",
+        ),
+        ("name: !!python/object:os.system x\n", "tiny.yaml:1:7: not valid YAML: could not det"),
+        ("a: &a [*a]\n", "tiny.yaml: not valid YAML in UTF-8: Circular reference detected."),
+        ("", "tiny.yaml: is empty. Begin with 'name: tiny'."),
+        ("# nothing\n", "tiny.yaml: is empty. Begin with 'name: tiny'."),
+        ("- name: tiny\n", "tiny.yaml:1: expected fields, as 'key: value' lines (got [{"),
+        ("tiny\n", "tiny.yaml:1: expected fields, as 'key: value' lines (got 'tiny')."),
+        ("a: 1\n---\nb: 2\n", "tiny.yaml:2:1: not valid YAML: expected a single document"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_told(tmp_path: Path, text: str, expected: str) -> None:
+    assert complaint(tmp_path, text).startswith(expected)
+
+
+def test_a_file_in_another_encoding_is_told(tmp_path: Path) -> None:
+    written(tmp_path, "").write_bytes(b"description: caf\xe9\n")
+
+    with pytest.raises(ConfigurationError, match="not valid YAML in UTF-8: 'utf-8' codec can't"):
+        load_recipe("tiny", tmp_path)
+
+
+def test_numbers_and_words_are_read_as_editors_read_them(tmp_path: Path) -> None:
+    text = changed("{n_estimators: 10}", "{a: 1e-3, b: no, c: true, d: -.5, e: 010.5e1, f: .inf}")
+    written(tmp_path, text.replace("licence: MIT", "licence: 2020-01-01"))
+
+    recipe = load_recipe("tiny", tmp_path)
+
+    assert recipe.source.kind == "train-sklearn"
+    params = recipe.source.steps[0].params
+    assert params == {"a": 1e-3, "b": "no", "c": True, "d": -0.5, "e": 105.0, "f": float("inf")}
+    assert recipe.licence == "2020-01-01"
+
+
+# --- names and folders --------------------------------------------------------------------------
+
+
+def test_an_unknown_name_is_told_with_the_nearest(tmp_path: Path) -> None:
+    written(tmp_path, GOOD)
+    written(tmp_path, GOOD, "other")
+
+    with pytest.raises(ConfigurationError) as caught:
+        load_recipe("tinny", tmp_path)
+
+    assert str(caught.value) == (
+        f"{tmp_path}: no recipe is called 'tinny'. Did you mean 'tiny'? There are: other, tiny."
+    )
+
+
+@pytest.mark.parametrize("name", ["../tiny", "tiny.yaml", "", "/etc/passwd"])
+def test_a_name_is_no_path(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    written(tmp_path, GOOD)
+    written(folder, GOOD)
+
+    with pytest.raises(ConfigurationError, match="no recipe is called"):
+        load_recipe(name, folder)
+
+
+def test_a_missing_folder_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"no such folder\. Set CONVEYOR_CATALOGUE"):
+        load_catalogue(tmp_path / "nowhere")
+
+
+def test_the_catalogue_tells_the_faults_of_all_files(tmp_path: Path) -> None:
+    written(tmp_path, GOOD)
+    for name in ("bad", "worse"):
+        written(tmp_path, GOOD.replace("name: tiny", f"name: {name}\nopset: 1"), name)
+
+    with pytest.raises(ConfigurationError) as caught:
+        load_catalogue(tmp_path)
+
+    fault = "yaml:2: opset: expected a number of at least 9 (got 1)."
+    assert str(caught.value) == f"{tmp_path}/bad.{fault}\n{tmp_path}/worse.{fault}"
+
+
+# --- the command line ---------------------------------------------------------------------------
+
+
+def test_check_prints_a_line_for_each_recipe_and_fails_on_a_fault(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written(tmp_path, GOOD)
+    good = main(["--folder", str(tmp_path), "check"])
+    written(tmp_path, "name: bad\n", "bad")
+    bad = main(["--folder", str(tmp_path), "check"])
+    one = main(["--folder", str(tmp_path), "check", "tiny"])
+
+    printed = capsys.readouterr()
+    assert (good, bad, one) == (0, 1, 0)
+    assert printed.out == "tiny: train-sklearn to onnx\n" * 3
+    assert "bad.yaml:1: source: missing" in printed.err
+
+
+def test_schema_writes_the_file_that_editors_read(tmp_path: Path) -> None:
+    code = main(["--folder", str(tmp_path), "schema"])
+
+    assert code == 0
+    assert (tmp_path / SCHEMA_FILE).read_text("utf-8") == schema_text()
+
+
+def test_the_catalogue_imports_nothing_heavy() -> None:
+    code = "import sys, tasks.catalogue; print(*sys.modules)"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    heavy = {"prefect", "boto3", "httpx", "torch", "tensorflow", "sklearn", "onnx", "jsonschema"}
+    assert heavy.isdisjoint(done.stdout.split())
