@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 from pydantic import SecretStr
 
-from deployments.s3_server import S3Server
 from tasks.domain.artifact import sha256_of_tree
 from tasks.domain.errors import AcquisitionError, ConfigurationError, DownloadDigestError
 from tasks.domain.recipe import Download
@@ -19,8 +18,9 @@ from tasks.storage.s3 import open_store
 from tests.support.flaky_server import FlakyServer, Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from deployments.s3_server import S3Server
 
 BODY = random.Random(2).randbytes(900_000)
 DIGEST = hashlib.sha256(BODY).hexdigest()
@@ -99,14 +99,12 @@ def test_a_file_of_another_machine_is_a_fault_of_the_recipe(cache: Path, uri: st
 # --- s3: ----------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    folder = tmp_path_factory.mktemp("s3")
-    with S3Server(folder / "server", grace_seconds=0) as running:
-        source = folder / "model.bin"
-        source.write_bytes(BODY)
-        open_store(running.settings).put(source, "shared/model.bin")
-        yield running
+@pytest.fixture
+def server(s3_server: S3Server, tmp_path: Path) -> S3Server:
+    source = tmp_path / "model.bin"
+    source.write_bytes(BODY)
+    open_store(s3_server.settings).put(source, "shared/model.bin")
+    return s3_server
 
 
 @pytest.fixture(autouse=True)
