@@ -107,6 +107,7 @@ def test_a_nan_or_infinity_on_one_side_fails_wherever_it_is(
     assert not there.passed
     assert not here.passed
     assert there.non_finite_mismatched == here.non_finite_mismatched == 1
+    assert there.mismatched == here.mismatched == 1
     assert "one side only" in there.reason
 
 
@@ -140,7 +141,22 @@ def test_figures_are_numbers_and_survive_json(
 
 
 def test_plus_infinity_is_not_minus_infinity() -> None:
-    assert not compare(np.array([[np.inf, 1]]), np.array([[-np.inf, 1]])).passed
+    up, down = (np.array([[each, 1]], np.float32) for each in (np.inf, -np.inf))
+
+    result = compare(up, down)
+
+    assert not result.passed
+    assert result.non_finite_mismatched == 1
+
+
+def test_an_infinity_on_both_sides_forgives_nothing_beside_it() -> None:
+    reference = np.array([[np.inf, 1, 2], [np.nan, 1, 2]], np.float32)
+    candidate = np.array([[np.inf, 1.1, 2], [np.nan, 1.1, 2]], np.float32)
+
+    result = compare(reference, candidate)
+
+    assert not result.passed
+    assert (result.non_finite_agreed, result.mismatched) == (2, 2)
 
 
 def test_figures_are_those_of_numpy() -> None:
