@@ -2,12 +2,14 @@
 
 Run ``python -m benchmarks.torch_export [--rounds 3]``. Each way starts from nothing, imports
 torch, loads the same checkpoint and writes one ONNX file; the ways take turns. Memory is the
-largest resident size of all the processes that a way started, sampled every 20 ms.
+largest resident size of all the processes that a way started, sampled every 20 ms; each
+ratio is to the plain script above it that also writes one file.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import statistics
 import subprocess
 import sys
@@ -52,6 +54,7 @@ class Taken(NamedTuple):
     """What one export took."""
 
     seconds: float
+    cpu_seconds: float
     peak_mb: float
 
 
@@ -72,6 +75,7 @@ def measured(work: Callable[[], None]) -> Taken:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
+    cpu = _cpu_seconds()
     start = time.perf_counter()
     try:
         work()
@@ -79,7 +83,13 @@ def measured(work: Callable[[], None]) -> Taken:
         seconds = time.perf_counter() - start
         done.set()
         watcher.join()
-    return Taken(seconds, peak)
+    return Taken(seconds, _cpu_seconds() - cpu, peak)
+
+
+def _cpu_seconds() -> float:
+    """Return the processor time of the children that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def plain(weights: Path, folder: Path, how: str) -> None:
@@ -146,15 +156,17 @@ def _report(results: dict[str, list[Taken]]) -> None:
         way: Taken(*(statistics.median(column) for column in zip(*each, strict=True)))
         for way, each in results.items()
     }
-    print(f"{'ResNet-50, torch → ONNX':34}{'seconds':>9}{'ratio':>7}{'peak MiB':>10}{'ratio':>7}")
+    columns = "".join(f"{name:>10}{'ratio':>7}" for name in ("seconds", "CPU s", "peak MiB"))
+    print(f"{'ResNet-50, torch → ONNX':34}{columns}")
     base = next(iter(medians.values()))
     for way, taken in medians.items():
         if "plain" in way and "default" not in way:
             base = taken
-        print(
-            f"{way:34}{taken.seconds:9.1f}{taken.seconds / base.seconds:7.2f}"
-            f"{taken.peak_mb:10,.0f}{taken.peak_mb / base.peak_mb:7.2f}"
+        figures = "".join(
+            f"{value:10,.1f}{value / plain_value:7.2f}"
+            for value, plain_value in zip(taken, base, strict=True)
         )
+        print(f"{way:34}{figures}")
 
 
 if __name__ == "__main__":

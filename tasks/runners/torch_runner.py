@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from tasks.domain.errors import ConfigurationError, SignatureMismatchError
-from tasks.domain.recipe import Choice, InputSpec, Recipe
 from tasks.sources.networks import first_line, open_network, torch_device
+from tasks.steps.draw import draw
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tasks.domain.artifact import ModelSignature, TensorSpec
+    from tasks.domain.recipe import InputSpec, Recipe
     from tasks.runners import Device
 
 EXAMPLE_ROWS = 2
 """More than one: torch.export takes an axis of size one for a fixed one."""
-_PICTURE_SIZES = (224, 256)
-_AXIS_SIZES = (16, 24, 32, 40, 48)
+_PICTURE_SIZES = (224, 256, 288, 320)
+_AXIS_SIZES = (16, 24, 32, 40, 48, 56, 64, 72)
 
 
 class TorchRunner:
@@ -165,26 +166,16 @@ def flattened(answer: Any) -> list[Any]:  # noqa: ANN401
 def _example(
     spec: InputSpec, sizes: dict[str, int], random: np.random.Generator
 ) -> NDArray[np.generic]:
-    """Draw one input; axes that are free get sizes of their own, which a network can halve."""
+    """Draw one input; axes that are free get sizes of their own, so that none seem tied."""
     if spec.dtype == "string":
-        message = f"{spec.name}: torch has no strings; declare another dtype."
+        message = f"{spec.name}: torch has no strings (expected numbers). Declare another dtype."
         raise ConfigurationError(message)
-    for axis, name in spec.dynamic_axes.items():
-        picture = spec.layout is not None and name not in sizes
-        free = [
-            size
-            for size in (_PICTURE_SIZES if picture else _AXIS_SIZES)
-            if size not in sizes.values()
-        ] or [64 + 8 * axis]
-        sizes.setdefault(name, free[0])
-    shape = [sizes[dim] if isinstance(dim, str) else dim for dim in spec.shape]
-    dtype = np.dtype(spec.dtype)
-    domain = spec.domain
-    if isinstance(domain, Choice):
-        return random.choice(np.asarray(domain.values, dtype), shape)
-    if dtype.kind in "iu":
-        return random.integers(int(domain.low), int(domain.high), shape, dtype, endpoint=True)
-    return random.uniform(domain.low, domain.high, shape).astype(dtype)
+    offered = _PICTURE_SIZES if spec.layout else _AXIS_SIZES
+    for name in spec.dynamic_axes.values():
+        sizes.setdefault(name, next(size for size in offered if size not in sizes.values()))
+    shape = tuple(sizes[dim] if isinstance(dim, str) else dim for dim in spec.shape[1:])
+    sized = spec.model_copy(update={"shape": ("batch", *shape)})
+    return draw(sized, sizes["batch"], random)
 
 
 def _callable(network: Any, device: Any) -> Any:  # noqa: ANN401
