@@ -103,14 +103,11 @@ def _keys(
 ) -> tuple[str, ...]:
     """Return the SavedModel's key of each of the recipe's tensors.
 
-    Keys of a signature have no order of their own, so names must agree; only where there is
-    a single tensor may its name differ.
+    Keys of a signature have no order of their own, so names must agree.
     """
     names, keys = tuple(spec.name for spec in specs), tuple(given)
     if set(names) == set(keys):
         return names
-    if len(names) == len(keys) == 1:
-        return keys
     message = (
         f"{recipe.name}: signature.{side}: the recipe's names are not the SavedModel's "
         f"(expected {', '.join(sorted(keys))}; got {', '.join(names)}). Correct the recipe."

@@ -11,7 +11,7 @@ import numpy as np
 from tasks.tf2onnx_lean.weights import Weight
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from types import ModuleType
 
     from numpy.typing import DTypeLike, NDArray
@@ -27,6 +27,10 @@ statistics of BatchNormalization) stay: graph passes fold them, and they are sma
 LARGE_CONSTANT = 262_144
 """The same for constants, which graph passes may want to fold into one another."""
 _LARGE_VECTOR = 262_144
+_CONTROL_FLOW = {"While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase"}
+_PASSING_ON = {"Identity", "ReadVariableOp", "Cast"}
+_LONGEST_PATH = 4
+"""Nodes of the second kind between a weight and a loop; they may come in any order."""
 _TYPES = ("float16", "float32", "float64")
 
 
@@ -111,21 +115,40 @@ def _without_variables(
         aggressive_inlining=True,
         variable_names_denylist=set(large),
     )
+    looped = _entering_loops(data.graph_def, large)
     for index, (_, inner) in enumerate(function.graph.captures):
         if weight := large.get(inner.op.name):
             data.tensor_data[weight.name] = freezing._TensorData(  # noqa: SLF001
-                numpy=_StandIn(weight),
+                numpy=weight.value() if weight.name in looped else _StandIn(weight),
                 dtype=_tf_type(weight).as_datatype_enum,
                 index=index,
             )
     graph_def, _ = freezing._replace_variables_by_constants(converter_data=data)  # noqa: SLF001
-    weights.update(large)
+    weights.update({name: each for name, each in large.items() if name not in looped})
     for node in graph_def.node:
         if lift and node.op == "Const" and node.name not in weights:
             _note_constant(node, weights)
         if node.name in weights:
             _make_input(node, weights[node.name])
     return tf_loader.fix_freezing_errors_part2(graph_def)
+
+
+def _entering_loops(graph_def: GraphDef, names: Iterable[str]) -> set[str]:
+    """Return which of the named nodes are read by loops or branches.
+
+    tf2onnx recognises the loops of recurrent layers only where it sees their weights.
+    """
+    reads = {name: {name} for name in names}
+    found: set[str] = set()
+    for _ in range(_LONGEST_PATH):
+        for node in graph_def.node:
+            sources = (each.split(":")[0].removeprefix("^") for each in node.input)
+            read = set().union(*(reads.get(each, ()) for each in sources))
+            if read and node.op in _PASSING_ON:
+                reads[node.name] = read
+            elif node.op in _CONTROL_FLOW:
+                found |= read
+    return found
 
 
 def _large_captures(function: ConcreteFunction) -> dict[str, Weight]:

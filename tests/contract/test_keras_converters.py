@@ -78,7 +78,8 @@ def build(children: Children, net: str, folder: Path, seed: int = 0) -> Path:
 def convert(children: Children, recipe: Recipe, source: Path, folder: Path) -> Path:
     folder.mkdir()
     request = ConvertRequest(recipe=recipe, source=source, folder=folder)
-    children.call(nets.convert_net, request, call("export"))
+    reply = children.call(nets.convert_net, request, call("export")).value
+    assert reply.notes == ()  # else tf2onnx had to see the weights
     return folder / "model.onnx"
 
 
