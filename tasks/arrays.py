@@ -19,7 +19,7 @@ def save_arrays(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
     Raises:
         ValueError: An object array holds something other than strings.
     """
-    plain = {}
+    plain: dict[str, NDArray[np.generic]] = {}
     for name, array in arrays.items():
         if array.dtype == object:
             if not all(isinstance(item, str) for item in array.ravel()):
@@ -28,7 +28,7 @@ def save_arrays(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
             plain[name] = array.astype(np.str_)
         else:
             plain[name] = array
-    np.savez(path, allow_pickle=False, **plain)  # type: ignore[arg-type]
+    np.savez(path, allow_pickle=False, **plain)
 
 
 def load_arrays(path: Path) -> dict[str, NDArray[np.generic]]:

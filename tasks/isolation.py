@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,6 +48,7 @@ Answer = TypeVar("Answer", bound=Value)
 
 _TICK_SECONDS = 0.1
 _LAST_LINES = 12
+_LEAST_FREE_BYTES = 4096
 _MIB = 1024 * 1024
 _USUAL_LIMITS = Limits()
 
@@ -295,6 +297,8 @@ class _Conversation:
         return ChildCrashedError(f"{where}{after}.{self._words()}")
 
     def _words(self) -> str:
+        if shutil.disk_usage(self._child.log.parent).free < _LEAST_FREE_BYTES:
+            return f" No space left on device: {self._child.log.parent} is full. Make room there."
         words = self._child.last_words(self._log_start)
         return f" Its last lines:\n{words}" if words else " It wrote nothing."
 

@@ -70,7 +70,7 @@ def compare_probe(
         if spec.name not in reference or spec.name not in candidate:
             compared.append(_missing(spec, reference))
             continue
-        tolerance = tolerance_for(profile, spec)
+        tolerance = tolerance_for(profile, spec, probe)
         scores = find_scores(outputs, reference, profile)
         compared.append(
             compare_output(spec, reference[spec.name], candidate[spec.name], tolerance, scores)

@@ -1,0 +1,115 @@
+"""Try one converter after another until an export is proven."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prefect.logging import get_run_logger
+
+from tasks.converters import Converter, converters_for
+from tasks.domain.artifact import Attempt, ModelArtifact, ModelFormat
+from tasks.domain.errors import (
+    ExportError,
+    IsolationError,
+    ParityError,
+    ReleaseError,
+    VerificationError,
+)
+from tasks.domain.release import Candidate, Reference
+from tasks.export import export
+from tasks.parity import check_parity
+from tasks.publish import quarantine, show_parity
+from tasks.verify import verify
+
+if TYPE_CHECKING:
+    from prefect.futures import PrefectFuture
+
+    from tasks.domain.parity import ParityReport
+    from tasks.domain.recipe import Recipe
+
+
+def prove(
+    recipe: Recipe, parent: ModelArtifact, target: ModelFormat, reference: PrefectFuture[Reference]
+) -> Candidate:
+    """Convert ``parent`` into ``target``, by the first converter whose work is proven.
+
+    Parity, not the converter's exit code, says who won; each attempt is recorded. Where
+    none is proven, the reports go to quarantine.
+
+    Raises:
+        ExportError: No converter could express the model.
+        VerificationError: The last of those that could wrote a file that is not what it claims.
+        ParityError: Some wrote sound files, and none of them answers as the source does.
+    """
+    attempts: tuple[Attempt, ...] = ()
+    reports: tuple[ParityReport, ...] = ()
+    errors: list[ReleaseError] = []
+    for converter in converters_for(recipe, parent.format, target):
+        try:
+            candidate = _attempt(recipe, parent, converter, reference)
+        except (ExportError, VerificationError, IsolationError) as error:
+            errors.append(error)
+            attempts += (Attempt(converter=converter.name, succeeded=False, reason=str(error)),)
+            continue
+        reports += (candidate.parity,)
+        show_parity(recipe, reports)
+        if candidate.parity.passed:
+            reason = _why(attempts)
+            won = Attempt(
+                converter=converter.name,
+                succeeded=True,
+                reason=reason,
+                cost=candidate.export_cost,
+            )
+            get_run_logger().info("%s: %s, %s", recipe.name, converter.name, reason)
+            return candidate.model_copy(update={"attempts": (*attempts, won)})
+        failed = ParityError(candidate.parity.summary())
+        errors.append(failed)
+        attempts += (Attempt(converter=converter.name, succeeded=False, reason=str(failed)),)
+    raise _failure(recipe, target, attempts, reports, errors)
+
+
+def _attempt(
+    recipe: Recipe,
+    parent: ModelArtifact,
+    converter: Converter,
+    reference: PrefectFuture[Reference],
+) -> Candidate:
+    exported = export(recipe, parent, converter)
+    verification = verify(recipe, exported.artifact)
+    comparison = check_parity(recipe, reference.result(), verification.verified)
+    return Candidate(
+        verified=verification.verified,
+        converter=converter.name,
+        attempts=(),
+        parity=comparison.report,
+        notes=(*exported.notes, *verification.notes),
+        export_cost=exported.cost,
+        verify_cost=verification.cost,
+        parity_cost=comparison.cost,
+    )
+
+
+def _why(attempts: tuple[Attempt, ...]) -> str:
+    if not attempts:
+        return "first choice, and proven"
+    failed = ", ".join(each.converter for each in attempts)
+    return f"proven, after {failed} was not" if len(attempts) == 1 else f"proven, after {failed}"
+
+
+def _failure(
+    recipe: Recipe,
+    target: ModelFormat,
+    attempts: tuple[Attempt, ...],
+    reports: tuple[ParityReport, ...],
+    errors: list[ReleaseError],
+) -> ReleaseError:
+    """Return the error to raise, after the reports were put where people can read them."""
+    tried = "\n".join(f"- {each.converter}: {each.reason}" for each in attempts)
+    head = f"{recipe.name}: no converter made a proven {target.label} model; nothing is published."
+    if reports:
+        prefix = quarantine(recipe, reports, f"{head}\n{tried}")
+        return ParityError(f"{head} The reports are kept under {prefix}.\n{tried}")
+    if len(errors) == 1:
+        return errors[0]
+    return type(errors[-1])(f"{head}\n{tried}")

@@ -1,0 +1,142 @@
+"""Stage 1: come by the source model, and by its answers to the probes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prefect import task
+from prefect.logging import get_run_logger
+
+from tasks.domain.artifact import ModelArtifact, StoredTree
+from tasks.domain.errors import AcquisitionError, VerificationError
+from tasks.domain.recipe import Pictures, Recipe
+from tasks.domain.release import ProbeInfo, Reference, SourceModel
+from tasks.fetch import fetch
+from tasks.isolation import Call, Family
+from tasks.progress import StageProgress
+from tasks.runners import FAMILIES
+from tasks.runtime import STAGE, workshop
+from tasks.settings import local_settings
+from tasks.sources import HELD_OUT, SOURCES, AcquireRequest
+from tasks.steps.answer import AnswerRequest, answer
+from tasks.steps.probes import ProbesRequest, make_probes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tasks.domain.recipe import Download
+
+
+@task(name="acquire", task_run_name="acquire {recipe.name}", tags=["acquire"], **STAGE)
+def acquire(recipe: Recipe) -> SourceModel:
+    """Train or download the model that ``recipe`` describes, and store it.
+
+    Raises:
+        AcquisitionError: It could not be trained or downloaded.
+        IsolationError: The framework's process died or went over its limits.
+        StorageError: The result could not be stored.
+    """
+    shop = workshop()
+    progress = StageProgress(f"acquire {recipe.name}")
+    downloads = tuple(_fetch(each, recipe, progress) for each in _downloads(recipe))
+    folder = shop.new_folder("source")
+    kind = SOURCES[recipe.source.kind]
+    call = Call("acquire", recipe.name, kind.family, recipe.limits, AcquisitionError, progress)
+    request = AcquireRequest(recipe=recipe, downloads=downloads, folder=folder)
+    reply = shop.children.call(kind.acquire, request, call)
+    source = SourceModel(
+        recipe=recipe,
+        artifact=ModelArtifact(
+            model=recipe.name,
+            format=recipe.source_format,
+            signature=recipe.signature.plain,
+            tree=shop.keep(folder, "source"),
+        ),
+        metrics=reply.value.metrics,
+        notes=reply.value.notes,
+        cost=reply.cost,
+    )
+    _tell(source)
+    return source
+
+
+@task(
+    name="reference",
+    task_run_name="reference {source.recipe.name}",
+    tags=["parity"],
+    # it runs in a thread, where Prefect's own time limit interrupts nothing; the child's does
+    **(STAGE | {"timeout_seconds": None}),
+)
+def answer_probes(source: SourceModel) -> Reference:
+    """Make the recipe's probes, and let the source framework answer them.
+
+    Raises:
+        AcquisitionError: A picture could not be downloaded, or a probe not be made.
+        VerificationError: The source model does not answer as the recipe declares.
+    """
+    shop, recipe = workshop(), source.recipe
+    model = shop.fetch(source.artifact.tree)
+    probes, inputs = _make_probes(source, model)
+    folder = shop.new_folder("reference")
+    request = AnswerRequest(
+        recipe=recipe,
+        format=source.artifact.format,
+        model=model,
+        probes=shop.fetch(inputs),
+        names=tuple(each.name for each in probes),
+        device="cpu",
+        folder=folder,
+    )
+    family = FAMILIES[source.artifact.format]
+    call = Call("reference", recipe.name, family, recipe.limits, VerificationError)
+    reply = shop.children.call(answer, request, call)
+    return Reference(
+        probes=probes,
+        inputs=inputs,
+        answers=shop.keep(folder, "golden/answers"),
+        runtime=reply.value.runtime,
+        cost=reply.cost,
+    )
+
+
+def _make_probes(source: SourceModel, model: Path) -> tuple[tuple[ProbeInfo, ...], StoredTree]:
+    shop, recipe = workshop(), source.recipe
+    real = recipe.parity.real
+    progress = StageProgress(f"pictures for {recipe.name}")
+    files = real.files if isinstance(real, Pictures) else ()
+    held_out = model / HELD_OUT
+    folder = shop.new_folder("probes")
+    request = ProbesRequest(
+        recipe=recipe,
+        pictures=tuple(_fetch(each, recipe, progress) for each in files),
+        held_out=held_out if held_out.is_file() else None,
+        folder=folder,
+    )
+    call = Call("probes", recipe.name, Family.LIGHT, recipe.limits, AcquisitionError)
+    reply = shop.children.call(make_probes, request, call)
+    return reply.value.probes, shop.keep(folder, "golden/inputs")
+
+
+def _downloads(recipe: Recipe) -> tuple[Download, ...]:
+    source = recipe.source
+    many: tuple[Download, ...] = getattr(source, "downloads", ())
+    one: Download | None = getattr(source, "download", None)
+    return many or ((one,) if one else ())
+
+
+def _fetch(download: Download, recipe: Recipe, progress: StageProgress) -> Path:
+    get_run_logger().info("%s: fetching %s", recipe.name, download.uri)
+    return fetch(download, local_settings().cache, progress.of_bytes())
+
+
+def _tell(source: SourceModel) -> None:
+    recipe, log = source.recipe, get_run_logger()
+    if recipe.seeded:
+        log.warning(
+            "%s: RANDOM WEIGHTS (seed %s): this release proves a graph and is of no other use",
+            recipe.name,
+            getattr(recipe.source, "seed", 0),
+        )
+    figures = ", ".join(f"{name} {value:.4f}" for name, value in source.metrics.items())
+    size = source.artifact.tree.size_bytes / 1e6
+    log.info("%s: acquired, %.1f MB%s", recipe.name, size, f", {figures}" if figures else "")

@@ -1,0 +1,76 @@
+"""Stage 2: convert a model into another format."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.logging import get_run_logger
+
+from tasks.converters import Converter, ConvertRequest, convert_function
+from tasks.domain.artifact import Cost, ModelArtifact
+from tasks.domain.errors import ExportError
+from tasks.domain.recipe import Recipe
+from tasks.domain.value import Value
+from tasks.isolation import Call
+from tasks.progress import StageProgress
+from tasks.runtime import STAGE, workshop
+
+
+class Exported(Value):
+    """A model as a converter wrote it, not yet checked by anyone."""
+
+    artifact: ModelArtifact
+    converter: str
+    notes: tuple[str, ...]
+    cost: Cost
+
+
+@task(
+    name="export",
+    task_run_name="export {recipe.name} by {converter.name}",
+    tags=["export"],
+    **STAGE,
+)
+def export(recipe: Recipe, model: ModelArtifact, converter: Converter) -> Exported:
+    """Convert ``model`` by ``converter`` and store the result.
+
+    The artifact claims the recipe's signature; ``verify`` holds it to that claim.
+
+    Raises:
+        ExportError: The converter cannot express this model.
+        IsolationError: The converter's process died or went over its limits.
+        StorageError: The model could not be read, or the result not be stored.
+    """
+    shop = workshop()
+    stage = f"export ({converter.name})"
+    call = Call(
+        stage,
+        recipe.name,
+        converter.family,
+        recipe.limits,
+        ExportError,
+        StageProgress(f"{recipe.name}: {stage}"),
+    )
+    folder = shop.new_folder(converter.makes.folder)
+    request = ConvertRequest(recipe=recipe, source=shop.fetch(model.tree), folder=folder)
+    reply = shop.children.call(convert_function(converter.name), request, call)
+    if not any(folder.iterdir()):
+        message = f"{call}: the converter wrote no file. Report it to the converter's author."
+        raise ExportError(message)
+    artifact = ModelArtifact(
+        model=recipe.name,
+        format=converter.makes,
+        signature=model.signature,
+        tree=shop.keep(folder, f"{converter.makes.folder}-{converter.name}"),
+    )
+    get_run_logger().info(
+        "%s: %s by %s, %.1f MB, %.1f s, peak %s MiB",
+        recipe.name,
+        converter.makes.label,
+        converter.name,
+        artifact.tree.size_bytes / 1e6,
+        reply.cost.seconds,
+        f"{reply.cost.peak_mb:,.0f}",
+    )
+    return Exported(
+        artifact=artifact, converter=converter.name, notes=reply.value.notes, cost=reply.cost
+    )

@@ -1,0 +1,83 @@
+"""Stage 4: let the candidate answer the same probes, and compare."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.logging import get_run_logger
+
+from tasks.domain.artifact import Cost, VerifiedArtifact
+from tasks.domain.errors import VerificationError
+from tasks.domain.parity import ParityReport
+from tasks.domain.recipe import Recipe
+from tasks.domain.release import Reference
+from tasks.domain.value import Value
+from tasks.isolation import Call
+from tasks.runners import FAMILIES
+from tasks.runtime import STAGE, workshop
+from tasks.steps.answer import AnswerRequest, answer
+from tasks.steps.compare import CompareRequest, compare
+
+
+class Comparison(Value):
+    """A parity report, passed or not, and what it took."""
+
+    report: ParityReport
+    cost: Cost
+
+
+@task(
+    name="parity",
+    task_run_name="parity {recipe.name} {candidate.artifact.format}",
+    tags=["parity"],
+    **STAGE,
+)
+def check_parity(recipe: Recipe, reference: Reference, candidate: VerifiedArtifact) -> Comparison:
+    """Compare one candidate with the source framework's own answers.
+
+    A failed comparison is a value, so that the report survives to be read.
+
+    Raises:
+        VerificationError: The candidate gave no answers to compare.
+        IsolationError: The runtime's process died or went over its limits.
+    """
+    shop = workshop()
+    format_ = candidate.artifact.format
+    family = FAMILIES[format_]
+    call = Call("parity", recipe.name, family, recipe.limits, VerificationError)
+    folder = shop.new_folder("answers")
+    answered = shop.children.call(
+        answer,
+        AnswerRequest(
+            recipe=recipe,
+            format=format_,
+            model=shop.fetch(candidate.artifact.tree),
+            probes=shop.fetch(reference.inputs),
+            names=tuple(each.name for each in reference.probes),
+            device="cuda" if recipe.device == "cuda" else "cpu",
+            folder=folder,
+        ),
+        call,
+    )
+    compared = shop.children.call(
+        compare,
+        CompareRequest(
+            recipe=recipe,
+            candidate=format_,
+            runtime=answered.value.runtime,
+            probes=reference.probes,
+            reference=shop.fetch(reference.answers),
+            answers=folder,
+        ),
+        call,
+    )
+    report = compared.value
+    log = get_run_logger()
+    tell = log.info if report.passed else log.error
+    tell("%s: %s", recipe.name, report.summary())
+    return Comparison(
+        report=report,
+        cost=Cost(
+            seconds=answered.cost.seconds + compared.cost.seconds,
+            peak_mb=max(answered.cost.peak_mb, compared.cost.peak_mb),
+        ),
+    )

@@ -1,0 +1,221 @@
+"""Stage 5: publish what was proven, or put aside what was not."""
+
+from __future__ import annotations
+
+import os
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from prefect import task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
+
+from tasks.domain.parity import ParityReport
+from tasks.domain.recipe import Recipe
+from tasks.domain.release import (
+    Candidate,
+    Manifest,
+    Published,
+    PublishedFormat,
+    Release,
+    ReleaseFile,
+)
+from tasks.progress import StageProgress
+from tasks.report import parity_html, parity_markdown
+from tasks.runtime import STAGE, workshop
+from tasks.settings import store_settings
+from tasks.storage import publishing
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tasks.domain.artifact import Cost
+
+_TOOLS = (
+    "onnx-conveyor", "prefect", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "skl2onnx",
+    "scikit-learn", "torch", "torchvision", "onnxscript", "tensorflow", "keras", "tf-keras",
+    "tf2onnx", "onnx-tf", "boto3",
+)  # fmt: skip
+
+
+@task(
+    name="publish", task_run_name="publish {release.source.recipe.name}", tags=["publish"], **STAGE
+)
+def publish(release: Release, version: int | None = None) -> Published:
+    """Publish a proven release; see ``tasks.storage.publishing`` for the protocol.
+
+    Args:
+        release: What the earlier stages proved.
+        version: The version to publish as; absent: the next free one.
+
+    Raises:
+        ReleaseConflictError: Somebody else has published, or claimed, ``version``.
+        StorageError: The store refused; what was published before stays as it was.
+    """
+    shop, recipe = workshop(), release.source.recipe
+    progress = StageProgress(f"publish {recipe.name}")
+    published = publishing.publish(
+        shop.store,
+        recipe.name,
+        _files(release),
+        lambda number, files: _manifest(release, number, files),
+        owner=shop.run,
+        version=version,
+        on_progress=progress,
+    )
+    _link(published)
+    get_run_logger().info(
+        "%s: published version %d at %s",
+        recipe.name,
+        published.version,
+        shop.store.url(published.manifest.key),
+    )
+    return published
+
+
+@task(name="quarantine", task_run_name="quarantine {recipe.name}", tags=["publish"], **STAGE)
+def quarantine(recipe: Recipe, reports: tuple[ParityReport, ...], reason: str) -> str:
+    """Keep the reports of a failed run where people can read them; return their key prefix."""
+    shop = workshop()
+    folder = shop.new_folder("quarantine")
+    files: dict[str, Path] = {}
+    for number, report in enumerate(reports, start=1):
+        name = f"{number}-{report.candidate.folder}.json"
+        files[name] = folder / name
+        files[name].write_text(report.model_dump_json(indent=2))
+    files["report.html"] = folder / "report.html"
+    files["report.html"].write_text(
+        parity_html(recipe, reports, failed=reason, tools=tool_versions())
+    )
+    prefix = publishing.quarantine(shop.store, recipe.name, shop.run, files)
+    get_run_logger().error("%s: reports kept at %s", recipe.name, shop.store.url(prefix))
+    return prefix
+
+
+@task(name="report", task_run_name="report {recipe.name}", **STAGE)
+def show_parity(recipe: Recipe, reports: tuple[ParityReport, ...]) -> None:
+    """Show the parity table in Prefect, under one key for each model so that runs compare."""
+    create_markdown_artifact(
+        parity_markdown(recipe, reports),
+        key=f"parity-{recipe.name}",
+        description=f"Parity of {recipe.name} with its source framework",
+    )
+
+
+def _files(release: Release) -> dict[str, Path]:
+    """Return the release's files on this disk, by their paths below the release."""
+    shop = workshop()
+    trees = {
+        each.verified.artifact.format.folder: each.verified.artifact.tree
+        for each in release.candidates
+    }
+    trees |= {
+        "golden/inputs": release.reference.inputs,
+        "golden/answers": release.reference.answers,
+    }
+    files = {
+        f"{folder}/{tree.path_of(file)}": shop.fetch(tree) / tree.path_of(file)
+        for folder, tree in trees.items()
+        for file in tree.files
+    }
+    return files | _reports(release, shop.new_folder("parity"))
+
+
+def _reports(release: Release, folder: Path) -> dict[str, Path]:
+    texts = {
+        f"{each.verified.artifact.format.folder}.json": each.parity.model_dump_json(indent=2)
+        for each in release.candidates
+    }
+    reports = tuple(each.parity for each in release.candidates)
+    texts["report.html"] = parity_html(
+        release.source.recipe, reports, release=release, tools=tool_versions()
+    )
+    texts["report.md"] = parity_markdown(release.source.recipe, reports)
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    return {f"parity/{name}": folder / name for name in texts}
+
+
+def _manifest(release: Release, number: int, files: tuple[ReleaseFile, ...]) -> Manifest:
+    source = release.source
+    return Manifest(
+        model=source.recipe.name,
+        version=number,
+        created=datetime.now(UTC),
+        seeded=source.recipe.seeded,
+        recipe=source.recipe,
+        source_format=source.artifact.format,
+        source_sha256=source.artifact.tree.sha256,
+        metrics=source.metrics,
+        source_notes=source.notes,
+        reference_runtime=release.reference.runtime,
+        probes=release.reference.probes,
+        formats=tuple(map(_published_format, release.candidates)),
+        files=files,
+        costs=_costs(release),
+        tools=tool_versions(),
+        host={
+            "platform": platform.platform(),
+            "processor": platform.machine(),
+            "cores": str(os.cpu_count()),
+            "python": platform.python_version(),
+        },
+        flow_run=flow_run.id,
+    )
+
+
+def _published_format(candidate: Candidate) -> PublishedFormat:
+    artifact = candidate.verified.artifact
+    return PublishedFormat(
+        format=artifact.format,
+        folder=artifact.format.folder,
+        sha256=artifact.tree.sha256,
+        size_bytes=artifact.tree.size_bytes,
+        converter=candidate.converter,
+        attempts=candidate.attempts,
+        checks=candidate.verified.checks,
+        onnx=candidate.verified.onnx,
+        parity=candidate.parity,
+        notes=candidate.notes,
+    )
+
+
+def _costs(release: Release) -> dict[str, Cost]:
+    costs = {"acquire": release.source.cost, "reference": release.reference.cost}
+    for each in release.candidates:
+        folder = each.verified.artifact.format.folder
+        costs |= {
+            f"export {folder}": each.export_cost,
+            f"verify {folder}": each.verify_cost,
+            f"parity {folder}": each.parity_cost,
+        }
+    return costs
+
+
+def tool_versions() -> dict[str, str]:
+    """Return the version of each package that may take part in a release and is installed."""
+    versions = {}
+    for name in _TOOLS:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def _link(published: Published) -> None:
+    browser = store_settings().browser_url
+    url = workshop().store.url(published.manifest.key)
+    folder = published.manifest.key.rpartition("/")[0]
+    if browser is None:
+        create_markdown_artifact(f"`{url}`", key=f"release-{published.model}")
+        return
+    create_link_artifact(
+        f"{browser.rstrip('/')}/{folder}/",
+        link_text=f"{published.model} version {published.version} in the bucket",
+        key=f"release-{published.model}",
+        description=f"Manifest: {url}",
+    )
