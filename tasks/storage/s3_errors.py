@@ -106,7 +106,8 @@ def _refusal(where: str, error: ClientError) -> StorageError:
         )
     if code in _BUSY | RACING or status == _TOO_MANY_REQUESTS or status >= _SERVER_ERROR:
         return StorageUnavailableError(
-            f"{where}: the store could not do it now ({status} {code}: {said}). Try again later."
+            f"{where}: the store could not do it now ({status} {code}: {said}). Try again later; "
+            "if it stays so, see the store's log, and whether its disk is full."
         )
     return StorageError(f"{where}: the store refused ({status} {code}: {said}).")
 

@@ -1,0 +1,104 @@
+"""A small release, and a process that publishes it and dies where it is told.
+
+python -m tests.support.publisher MODEL OWNER FOLDER STEP: the store's settings are in the
+environment; the process kills itself when it reports its STEPth step (0: never).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.domain.artifact import Cost, ModelFormat
+from tasks.domain.recipe import Recipe
+from tasks.domain.release import Manifest, ReleaseFile
+from tasks.settings import store_settings
+from tasks.storage.publishing import publish
+from tasks.storage.s3 import open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_RECIPE: dict[str, Any] = {
+    "description": "A linear classifier.",
+    "licence": "BSD-3-Clause",
+    "source": {
+        "kind": "train-sklearn",
+        "dataset": "iris",
+        "steps": [{"estimator": "sklearn.linear_model.LogisticRegression"}],
+    },
+    "signature": {
+        "inputs": [
+            {
+                "name": "x",
+                "dtype": "float32",
+                "shape": ["batch", 4],
+                "domain": {"kind": "range", "low": 0, "high": 8},
+            }
+        ],
+        "outputs": [{"name": "y", "dtype": "int64", "shape": ["batch"]}],
+    },
+}
+
+
+def manifest_maker(model: str) -> Callable[[int, tuple[ReleaseFile, ...]], Manifest]:
+    def manifest_for(version: int, files: tuple[ReleaseFile, ...]) -> Manifest:
+        return Manifest(
+            model=model,
+            version=version,
+            created=datetime.now(UTC),
+            seeded=False,
+            recipe=Recipe.model_validate({"name": model, **_RECIPE}),
+            source_format=ModelFormat.SKLEARN,
+            source_sha256="0" * 64,
+            metrics={},
+            source_notes=(),
+            reference_runtime="sklearn",
+            probes=(),
+            formats=(),
+            files=files,
+            costs={"export": Cost(seconds=1.0)},
+            tools={},
+            host={},
+            flow_run=None,
+        )
+
+    return manifest_for
+
+
+def write_files(folder: Path, contents: Mapping[str, bytes]) -> dict[str, Path]:
+    files = {path: folder / path for path in contents}
+    for path, file in files.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(contents[path])
+    return files
+
+
+def files_below(folder: Path) -> dict[str, Path]:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path for path in paths}
+
+
+def main(model: str, owner: str, folder: Path, fatal_step: int) -> None:
+    steps = iter(range(1, 1_000))
+
+    def report(_share: float, _text: str) -> None:
+        if next(steps) == fatal_step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    publish(
+        open_store(store_settings()),
+        model,
+        files_below(folder),
+        manifest_maker(model),
+        owner=owner,
+        on_progress=report,
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]))
