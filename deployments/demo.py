@@ -20,12 +20,13 @@ from deployments.processes import StackError
 from deployments.runs import DEPLOYMENT, ModelRun, run_all
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 MODELS = ("iris-random-forest", "mobilenet-v2", "dog-breeds", "basic-pitch")
 
 _PORT = 4200
 """Prefect's usual one, so that the UI is where people look for it, if it is free."""
+_PIPE_WIDTH = 110
 _TICK_SECONDS = 0.5
 _STYLES = {"released": "green", "failed": "bold red", "waits": "dim"}
 
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Start the stack, run the catalogue (unless ``--up``); return the exit code."""
     options = _options(arguments)
     _end_as_usual_on_signals()
-    console = Console(soft_wrap=False)
+    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     try:
         return _show(console, options)
     except StackError as error:
@@ -113,15 +114,17 @@ def _run_catalogue(
     from deployments.summary import reason, summary
 
     runs: list[ModelRun] = []
-    console.print(f"Each model is a run of: prefect deployment run '{DEPLOYMENT}' -p model=…")
+    console.print(f"Each model: prefect deployment run '{DEPLOYMENT}' -p model=… --watch")
     if console.is_terminal:
         with Live(console=console, auto_refresh=False, transient=True) as live:
             for runs in run_all(stack, options.models, options.at_once):
                 live.update(_progress(runs), refresh=True)
     else:
         said: dict[str, str] = {}
+        began = time.monotonic()
         for runs in run_all(stack, options.models, options.at_once):
-            _print_changes(console, runs, said)
+            for line in _changes(runs, said):
+                console.print(f"{time.monotonic() - began:4.0f} s  {line}", highlight=False)
     console.print(summary(stack, runs))
     failed = [run for run in runs if not run.released]
     for run in failed:
@@ -143,11 +146,12 @@ def _progress(runs: list[ModelRun]) -> Table:
     return table
 
 
-def _print_changes(console: Console, runs: list[ModelRun], said: dict[str, str]) -> None:
+def _changes(runs: list[ModelRun], said: dict[str, str]) -> Iterator[str]:
+    """Yield what is new since the last time, and remember that it was said."""
     for run in runs:
         if said.get(run.model, "waits") != run.stage:
             said[run.model] = run.stage
-            console.print(f"{run.seconds:4.0f} s  {run.model}: {run.stage}", highlight=False)
+            yield f"{run.model}: {run.stage}"
 
 
 def _stay(console: Console, stack: LocalStack) -> None:
@@ -156,7 +160,7 @@ def _stay(console: Console, stack: LocalStack) -> None:
     for command in (
         f"prefect deployment run '{DEPLOYMENT}' -p model=iris-random-forest --watch",
         "prefect deployment run 'release-catalog/default'",
-        'aws s3 ls --recursive s3://"$CONVEYOR_STORE_BUCKET" --endpoint-url "$AWS_ENDPOINT_URL"',
+        f"aws s3 ls --recursive {stack.bucket_url}",
     ):
         console.print(f"  {command}", highlight=False, soft_wrap=True)
     try:

@@ -104,6 +104,16 @@ class LocalStack:
             **self._store,
         }
 
+    def store_settings(self) -> dict[str, str]:
+        """Return the fields of ``StoreSettings`` that reach this stack's bucket."""
+        prefix = "CONVEYOR_STORE_"
+        return {name.removeprefix(prefix).lower(): value for name, value in self._store.items()}
+
+    @property
+    def bucket_url(self) -> str:
+        """``s3://bucket`` of the releases."""
+        return f"s3://{self.store_settings()['bucket']}"
+
     def full_environment(self) -> dict[str, str]:
         """Return this process's environment without its own Prefect, with this stack's."""
         mine = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}

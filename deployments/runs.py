@@ -28,7 +28,7 @@ class ModelRun:
 
     model: str
     stage: str = "waits"
-    """What it is doing now, in Prefect's words: the name of its youngest unfinished task."""
+    """What it is doing now, in Prefect's words: the name of its youngest running task."""
     stages: int = 0
     """How many stages it has done."""
     run_id: str | None = None
@@ -107,7 +107,7 @@ def _ask(api: httpx.Client, run: ModelRun) -> None:
     query = {"flow_runs": {"id": {"any_": [run.run_id]}}, "sort": "EXPECTED_START_TIME_DESC"}
     tasks: list[dict[str, Any]] = api.post("/task_runs/filter", json=query).json()
     run.stages = sum(each["state_type"] == "COMPLETED" for each in tasks)
-    busy = [each["name"] for each in tasks if each["state_type"] not in _DONE]
+    busy = [each["name"] for each in tasks if each["state_type"] == "RUNNING"]
     if state.get("type") in _DONE:
         run.stage = "released" if state["type"] == "COMPLETED" else "failed"
         run.message = state.get("message") or run.state

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -14,44 +15,43 @@ from tasks.settings import StoreSettings
 from tasks.storage.s3 import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from deployments.local import LocalStack
     from deployments.runs import ModelRun
-    from tasks.domain.parity import ParityReport
     from tasks.domain.release import PublishedFormat
     from tasks.storage.store import ObjectStore
 
 _REASON_CHARACTERS = 300
+_TOP5_CLASSES = 5
+_KB, _MB = 1e3, 1e6
 
 
 def summary(stack: LocalStack, runs: Iterable[ModelRun]) -> Table:
     """Return the table: model, stages, parity, size, seconds, where to look."""
-    table = Table(title="What was released", title_justify="left", show_lines=True)
-    for column in ("model", "stages", "parity with its source", "size", "seconds", "where"):
-        right = column in {"size", "seconds"}
+    table = Table(
+        title="What was released",
+        title_justify="left",
+        caption=f"where: below {stack.browser_url or stack.bucket_url}/; of a failed run: its page",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
+    for column in ("model", "stages", "parity with its source", "size", "s", "where"):
+        right = column in {"size", "s"}
         table.add_column(column, justify="right" if right else "left", overflow="fold")
-    store = open_store(StoreSettings.model_validate(_store_settings(stack)))
+    store = open_store(StoreSettings.model_validate(stack.store_settings()))
     for run in runs:
-        manifest = _manifest(store, run)
-        table.add_row(run.model, *_cells(stack, run, manifest))
+        for row in _rows(stack, run, _manifest(store, run)):
+            table.add_row(*row)
+        table.add_section()
     return table
 
 
 def reason(run: ModelRun) -> str:
     """Return in one line why ``run`` failed."""
     text = run.message.removeprefix("Flow run encountered an exception: ")
-    line = " ".join(text.split("\n")[0].split())
+    line = " ".join(text.split())
     return line if len(line) <= _REASON_CHARACTERS else f"{line[:_REASON_CHARACTERS]} …"
-
-
-def _store_settings(stack: LocalStack) -> dict[str, str]:
-    prefix = "CONVEYOR_STORE_"
-    return {
-        name.removeprefix(prefix).lower(): value
-        for name, value in stack.environment().items()
-        if name.startswith(prefix)
-    }
 
 
 def _manifest(store: ObjectStore, run: ModelRun) -> Manifest | None:
@@ -66,42 +66,38 @@ def _manifest(store: ObjectStore, run: ModelRun) -> Manifest | None:
     return None
 
 
-def _cells(
+def _rows(
     stack: LocalStack, run: ModelRun, manifest: Manifest | None
-) -> tuple[str | Text, str | Text, str, str, str]:
-    page = f"{stack.ui_url}/runs/flow-run/{run.run_id}"
+) -> Iterator[tuple[str | Text, ...]]:
+    """Yield the cells of ``run``: a row for the source, and one for each format."""
     seconds = f"{run.seconds:.0f}"
     if manifest is None:
-        return Text("failed", "bold red"), Text("nothing published", "red"), "", seconds, page
-    source = manifest.source_format.label
-    stages = " → ".join([source, *(f"{each.format.label}" for each in manifest.formats)])
-    parity = "\n".join(map(_parity, manifest.formats))
-    size = "\n".join(f"{each.size_bytes / 1e6:,.1f} MB" for each in manifest.formats)
+        page = Text("the run's page", f"link {stack.ui_url}/runs/flow-run/{run.run_id}")
+        yield run.model, Text("failed", "bold red"), "nothing published", "", seconds, page
+        return
     folder = f"{manifest.model}/{manifest.version}/"
-    where = f"{stack.browser_url}/{folder}" if stack.browser_url else store_url(stack, folder)
-    return stages, parity, size, seconds, where
+    style = f"link {stack.browser_url}/{folder}" if stack.browser_url else ""
+    yield run.model, manifest.source_format.label, "", "", seconds, Text(folder, style)
+    for each in manifest.formats:
+        yield "", f"→ {each.format.label}", _parity(each), _size(each.size_bytes), "", ""
 
 
-def store_url(stack: LocalStack, key: str) -> str:
-    """Return ``s3://bucket/key`` in the stack's bucket."""
-    return f"s3://{stack.environment()['CONVEYOR_STORE_BUCKET']}/{key}"
+def _size(size_bytes: int) -> str:
+    if size_bytes < _MB:
+        return f"{size_bytes / _KB:,.0f} kB"
+    return f"{size_bytes / _MB:,.1f} MB"
 
 
 def _parity(published: PublishedFormat) -> str:
     """Return one line on how close a format is to its source."""
     report = published.parity
     outputs = [output for probe in report.probes for output in probe.outputs]
-    errors = [output.errors for output in outputs if output.errors]
-    verdict = "equal" if report.passed else "not equal"
-    rows = sum(probe.rows for probe in report.probes)
-    parts = [f"{published.format.label}: {verdict} on {rows} rows"]
-    if errors:
-        parts.append(f"largest difference {max(each.max_abs for each in errors):.1e}")
-    parts.extend(_top(report))
+    errors = [output.errors.max_abs for output in outputs if output.errors]
+    parts = ["equal" if report.passed else "not equal"]
+    if errors and max(errors) > 0:
+        parts.append(f"within {max(errors):.1e}")
+    ranks = [o.ranks for o in outputs if o.ranks and o.shape[-1] > _TOP5_CLASSES]
+    if ranks:
+        top5, rows = sum(r.top5_equal for r in ranks), sum(r.rows for r in ranks)
+        parts.append(f"top-5 {top5}/{rows}")
     return ", ".join(parts)
-
-
-def _top(report: ParityReport) -> list[str]:
-    ranks = [o.ranks for probe in report.probes for o in probe.outputs if o.ranks]
-    rows = sum(each.rows for each in ranks)
-    return [f"top-5 {sum(each.top5_equal for each in ranks)}/{rows}"] if rows else []

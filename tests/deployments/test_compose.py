@@ -34,7 +34,8 @@ def compose(
 ) -> subprocess.CompletedProcess[str]:
     env = folder / "env"
     env.write_text("".join(f"{name}={value}\n" for name, value in secrets.items()))
-    command = [COMPOSE, "-f", ROOT / "docker-compose.yml", "--env-file", env, *arguments]
+    file = ROOT / "docker-compose.yml"
+    command = [str(COMPOSE), "-f", str(file), "--env-file", str(env), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, env={})
 
 
