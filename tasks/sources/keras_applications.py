@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tasks.domain.errors import AcquisitionError, ConfigurationError
-from tasks.domain.recipe import KerasApplication
+from tasks.domain.recipe import KerasApplication, Range
 from tasks.runners.keras_runner import MODEL_FILE, import_keras
 from tasks.sources import AcquireReply, AcquireRequest
 from tasks.sources.keras_saving import save_model
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-    from keras import Model, Variable
+    from keras import KerasTensor, Layer, Model
     from numpy.typing import NDArray
 
 
@@ -34,7 +35,9 @@ def acquire(request: AcquireRequest) -> AcquireReply:
         raise ConfigurationError(message)
     model = _build(request, source)
     if source.seeded:
-        randomise(model, source.seed)
+        domain = request.recipe.signature.inputs[0].domain
+        bounds = (domain.low, domain.high) if isinstance(domain, Range) else (-1.0, 1.0)
+        randomise(model, source.seed, *bounds)
     else:
         _load_weights(model, request, source)
     save_model(model, request.folder / MODEL_FILE)
@@ -44,6 +47,7 @@ def acquire(request: AcquireRequest) -> AcquireReply:
 
 def _build(request: AcquireRequest, source: KerasApplication) -> Model:
     keras = import_keras()
+    keras.utils.set_random_seed(source.seed)
     keras.backend.clear_session()  # else names of layers count on from this process's last model
     applications = keras.applications
     build = getattr(applications, source.model, None)
@@ -96,34 +100,75 @@ def _with_suffix(path: Path, request: AcquireRequest) -> Path:
     return link
 
 
-def randomise(model: Model, seed: int) -> None:
-    """Give every weight of ``model`` a random value that keeps signals alive.
+def randomise(model: Model, seed: int, low: float = -1.0, high: float = 1.0) -> None:
+    """Give every weight of ``model`` a random value, so that its answers differ by its inputs.
 
     Fresh BatchNormalization statistics (mean 0, variance 1) and zero biases would hide a
-    converter that drops them, so they are random too. Kernels have the variance that keeps
-    a signal's size through rectifiers (He et al. 2015, https://arxiv.org/abs/1502.01852).
+    converter that drops them. Kernels have the variance that keeps a signal's size through
+    rectifiers (He et al. 2015, https://arxiv.org/abs/1502.01852); the statistics are those
+    of random pictures, so that signals neither fade nor explode in any depth.
+
+    Args:
+        model: Changed in place.
+        seed: Decides every value.
+        low: The lowest value of its inputs.
+        high: The highest value of its inputs.
     """
+    keras = import_keras()
     random = np.random.default_rng(seed)
     for variable in model.weights:
-        variable.assign(_random_value(random, variable.path.split("/")[-1], variable))
+        name = variable.path.split("/")[-1]
+        if name in _RANDOM:
+            variable.assign(_RANDOM[name](random, tuple(variable.shape)).astype(variable.dtype))
+        elif "kernel" in name or name == "embeddings":
+            variable.assign(_kernel(random, tuple(variable.shape)).astype(variable.dtype))
+    layers = [
+        layer
+        for layer in model._flatten_layers()  # noqa: SLF001 - models may stand in models
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    if layers and model.inputs:
+        inputs = [_pictures(random, each, low, high) for each in model.inputs]
+        _measure_statistics(model, layers, inputs)
 
 
-def _random_value(
-    random: np.random.Generator,
-    name: str,
-    variable: Variable,
-) -> NDArray[np.generic]:
-    shape = tuple(variable.shape)
-    match name:
-        case "gamma":
-            value = random.uniform(0.4, 0.8, shape)
-        case "moving_variance":
-            value = random.uniform(0.5, 1.5, shape)
-        case "beta" | "bias" | "moving_mean":
-            value = random.normal(0.0, 0.1, shape)
-        case "count" | "seed_generator_state":
-            return np.asarray(variable)
-        case _:
-            fan_in = np.prod(shape[:-1]) if "depthwise" not in name else np.prod(shape[:2])
-            value = random.normal(0.0, np.sqrt(2.0 / max(float(fan_in), 1.0)), shape)
-    return value.astype(variable.dtype)
+_RANDOM: dict[str, Callable[[np.random.Generator, tuple[int, ...]], NDArray[np.float64]]] = {
+    "gamma": lambda random, shape: random.uniform(0.1, 0.4, shape),
+    "beta": lambda random, shape: random.normal(0.0, 0.3, shape),
+    "bias": lambda random, shape: random.normal(0.0, 0.1, shape),
+}
+
+
+def _kernel(random: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    depthwise = len(shape) == 4 and shape[-1] == 1  # noqa: PLR2004 - height, width, in, out
+    fan_in = float(np.prod(shape[:2] if depthwise else shape[:-1]))
+    return random.normal(0.0, np.sqrt(2.0 / max(fan_in, 1.0)), shape)
+
+
+def _pictures(
+    random: np.random.Generator, tensor: KerasTensor, low: float, high: float
+) -> NDArray[np.float32]:
+    """Return four rows for an input: half noise, half large patches where it is a picture."""
+    shape = tuple(size or 32 for size in tensor.shape[1:])
+    rows = random.uniform(low, high, (4, *shape))
+    if len(shape) == 3:  # noqa: PLR2004 - height, width, channels
+        height, width, channels = shape
+        patches = random.uniform(low, high, (2, 8, 8, channels))
+        down, across = np.arange(height) * 8 // height, np.arange(width) * 8 // width
+        rows[2:] = patches[:, down][:, :, across]
+    return rows.astype(np.float32)
+
+
+def _measure_statistics(
+    model: Model, layers: list[Layer], inputs: list[NDArray[np.float32]]
+) -> None:
+    """Make what ``inputs`` do in the model its moving mean and variance."""
+    momentum = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    model(inputs[0] if len(inputs) == 1 else inputs, training=True)
+    for layer, original in zip(layers, momentum, strict=True):
+        layer.momentum = original
+        for variable in (layer.moving_mean, layer.moving_variance):
+            # rounded, since threads may sum in another order the next time
+            variable.assign(np.asarray(variable).astype(np.float16).astype(variable.dtype))
