@@ -10,7 +10,7 @@ import shutil
 import socket
 import sys
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -23,6 +23,7 @@ from tasks.settings import StoreSettings
 from tasks.storage.s3 import ensure_usable, open_store
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
 _LOOPBACK = "127.0.0.1"
@@ -130,7 +131,7 @@ class S3Server:
         weed = _weed()
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            lock = self._open.enter_context(_Lock(self.folder / "server.lock")).descriptor
+            lock = self._open.enter_context(_lock(self.folder / "server.lock"))
             self._identity = _identity(self.folder / "server.json")
             self._open.callback(_clear_sockets, self._identity.ports)
             server = Leashed(
@@ -186,7 +187,9 @@ class S3Server:
             "s3.autoCreateBucket": "false",
             "s3.port.iceberg": 0,
             "s3.port.lance": 0,
-            "filer.allowedOrigins": self.browser_url,
+            # pages of other origins must not write through a developer's browser
+            "filer.allowedOrigins": f"http://{_LOOPBACK}:{ports['filer']}",
+            "s3.allowedOrigins": self.endpoint,
             "filer.ui.deleteDir": "false",
             "admin.ui": str(self._admin_ui).lower(),
             "webdav": "false",
@@ -216,33 +219,21 @@ class S3Server:
             time.sleep(0.05)
 
 
-class _Lock:
-    """The sole right to a folder; it passes on to the processes that get ``descriptor``."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.descriptor = -1
-
-    def __enter__(self) -> Self:
-        self.descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+@contextmanager
+def _lock(path: Path) -> Iterator[int]:
+    """Hold the sole right to a folder; it passes on to processes that get the descriptor."""
+    with path.open("a") as file:
         end = time.monotonic() + _LOCK_SECONDS
         while True:
             try:
-                fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
             except BlockingIOError as error:
                 if time.monotonic() > end:
-                    os.close(self.descriptor)
-                    message = (
-                        f"{self._path.parent}: another S3 server runs in this folder. "
-                        "Stop it, or choose another folder."
-                    )
-                    raise StackError(message) from error
-                time.sleep(0.1)  # the server of an owner that has just died is still stopping
-            else:
-                return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self.descriptor)
+                    message = f"{path.parent}: another S3 server runs in this folder."
+                    raise StackError(f"{message} Stop it, or choose another folder.") from error
+            time.sleep(0.1)  # the server of an owner that has just died may still be stopping
+        yield file.fileno()
 
 
 def _weed() -> Path:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -12,23 +13,35 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+WORKERS = 4
+
 
 def pipelined(
-    work: Callable[[Item], Result], items: Iterable[Item], workers: int
+    work: Callable[[Item], Result], items: Iterable[Item], ahead: int
 ) -> Iterator[Result]:
-    """Yield ``work(item)`` for each item, in order, with ``workers`` of them under way.
+    """Yield ``work(item)`` for each item, in order, with up to ``ahead`` of them under way.
 
-    Items are taken one by one, so that at most ``workers`` + 1 items or results exist at a
-    time. The first error ends it; what was not begun by then never begins.
+    Items are taken one by one, so that at most ``ahead`` + 1 items or results exist at a
+    time. The first error ends it: what was not begun by then never begins, and what was has
+    ended when this returns.
     """
-    with ThreadPoolExecutor(workers, thread_name_prefix="transfer") as pool:
-        waiting: deque[Future[Result]] = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) > workers:
-                    yield waiting.popleft().result()
-            while waiting:
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(_pool().submit(work, item))
+            if len(waiting) > ahead:
                 yield waiting.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        wait([each for each in waiting if not each.cancel()])
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """Return the threads of this process.
+
+    They are kept: glibc gives new threads memory of their own, which grows with every
+    transfer (by about 8 MiB each, measured).
+    """
+    return ThreadPoolExecutor(WORKERS, thread_name_prefix="transfer")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from tasks.domain.errors import DigestMismatchError
 from tasks.storage.digest import s3_checksum
-from tasks.storage.pipeline import pipelined
+from tasks.storage.pipeline import WORKERS, pipelined
 from tasks.storage.s3_errors import RACING, TAKEN, code_of
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ TRIES = 3
 PIECE_BYTES = 8 * 1024 * 1024
 """What one request carries: smaller costs more requests, larger costs more memory."""
 
-_IN_FLIGHT_BYTES = 4 * PIECE_BYTES
+_IN_FLIGHT_BYTES = WORKERS * PIECE_BYTES
 
 _MOST_PARTS = 10_000
 """Source: Amazon S3 user guide, "Amazon S3 multipart upload limits"."""
