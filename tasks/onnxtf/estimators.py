@@ -30,19 +30,26 @@ def transform(node: Node, scores: Tensor) -> Tensor:
     return known[how](scores)
 
 
-def one_score(node: Node, score: Tensor, labels: Tensor, *, probability: bool) -> list[Tensor]:
-    """Answer two classes from one score, shape (rows,), as ONNX Runtime does.
+def one_score(
+    node: Node, score: Tensor, labels: Tensor, *, least: float, complement: bool
+) -> list[Tensor]:
+    """Answer two classes from the score of the second, shape (rows,), as ONNX Runtime does.
 
-    Source: onnxruntime/core/providers/cpu/ml/ml_common.h, ``write_scores``.
+    Args:
+        node: The classifier.
+        score: The higher, the likelier is the second class.
+        labels: The two classes.
+        least: Above this score, the answer is the second class.
+        complement: Whether the first class scores ``1 - score``, or else ``-score``.
     """
     how = node.text("post_transform", "NONE")
-    if how not in {"NONE", "LOGISTIC"} or (probability and how != "NONE"):
-        raise node.cannot(f"one score for two classes and post_transform '{how}'")
-    if probability:
-        pair = [1 - score, score]
+    if how == "LOGISTIC" and least == 0:
+        pair = [tf.sigmoid(-score), tf.sigmoid(score)]
+    elif how == "NONE":
+        pair = [1 - score if complement else -score, score]
     else:
-        pair = [-score, score] if how == "NONE" else [tf.sigmoid(-score), tf.sigmoid(score)]
-    best = tf.cast(score > (0.5 if probability else 0.0), tf.int64)
+        raise node.cannot(f"one score for two classes and post_transform '{how}'")
+    best = tf.cast(score > least, tf.int64)
     return [tf.gather(labels, best), tf.stack(pair, axis=-1)]
 
 
@@ -58,8 +65,8 @@ def classify(node: Node) -> list[Tensor]:
     weights = np.asarray(node.attributes["coefficients"], np.float32).reshape(rows, -1)
     scores = tf.matmul(x, weights, transpose_b=True)
     scores += np.asarray(node.attributes.get("intercepts") or [0.0], np.float32)
-    if rows == 1 and len(labels) == 2:  # noqa: PLR2004 - one score for two classes
-        return one_score(node, scores[:, 0], labels, probability=False)
+    if rows == 1 and labels.shape[0] == 2:  # noqa: PLR2004 - one score for two classes
+        return one_score(node, scores[:, 0], labels, least=0.0, complement=True)
     return [tf.gather(labels, tf.argmax(scores, -1)), transform(node, scores)]
 
 

@@ -100,7 +100,7 @@ def max_pool(node: Node) -> list[Tensor]:
     return [tf.cast(_channels_first(_pool(node, x, "MAX")), dtype)]
 
 
-@operator("AveragePool", 1, 7, 10, 11, 19, 22)
+@operator("AveragePool", 7, 10, 11, 19, 22)
 def average_pool(node: Node) -> list[Tensor]:
     """Answer the mean of each window, over what of the window counts."""
     pads, over = _edges(node)

@@ -68,6 +68,18 @@ def reshape(node: Node) -> list[Tensor]:
     return [tf.reshape(tensor, tf.stack(new) if new else shape)]
 
 
+@operator("Flatten", 1, 9, 11, 13, 21, 23, 24, 25)
+def flatten(node: Node) -> list[Tensor]:
+    """Make a matrix: the axes before the given one are the rows, the others the columns."""
+    tensor, rank = node[0], node[0].shape.rank
+    axis = node.attributes.get("axis", 1)
+    axis = axis + rank if axis < 0 else axis
+    rows, columns = tensor.shape[:axis].num_elements(), tensor.shape[axis:].num_elements()
+    if rows is None and columns is None:
+        columns = tf.reduce_prod(tf.shape(tensor)[axis:])
+    return [tf.reshape(tensor, [-1 if rows is None else rows, -1 if columns is None else columns])]
+
+
 @operator("Gather", 1, 11, 13)
 def gather(node: Node) -> list[Tensor]:
     """Take slices along an axis; a negative index counts from the end."""

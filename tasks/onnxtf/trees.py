@@ -122,12 +122,15 @@ def _summed(node: Node, kind: str, columns: int) -> tuple[Tensor, _Forest]:
 def classify(node: Node) -> list[Tensor]:
     """Answer the best class of each row, and the score of each class."""
     labels, given = labels_of(node), set(node.attributes["class_ids"])
-    scores, forest = _summed(node, "class", len(labels))
+    scores, forest = _summed(node, "class", labels.shape[0])
     base = forest.floats("base_values")
-    if len(labels) == 2 and len(given) == 1:  # noqa: PLR2004 - one score for two classes
+    if labels.shape[0] == 2 and len(given) == 1:  # noqa: PLR2004 - one score for two classes
         score = tf.cast(scores[:, min(given)] + (base[-1] if base.size else 0), tf.float32)
         positive = bool((forest.floats("class_weights") >= 0).all())
-        return one_score(node, score, labels, probability=positive)
+        least = 0.5 if positive else 0.0
+        return one_score(node, score, labels, least=least, complement=positive)
+    if labels.shape[0] == 2:  # noqa: PLR2004 - classes
+        raise node.cannot("two classes of one score each, for which ONNX Runtime has no label")
     if base.size:
         scores += base
     scores = tf.cast(scores, tf.float32)

@@ -11,8 +11,7 @@ Source: https://github.com/onnx/onnx/blob/main/docs/Changelog.md
 from __future__ import annotations
 
 WIDENED: dict[str, tuple[int, ...]] = {
-    **dict.fromkeys(("Constant", "Flatten", "Size", "Transpose"), (19, 21, 23, 24, 25)),
-    **dict.fromkeys(("Identity",), (19, 21, 23, 24, 25)),
+    **dict.fromkeys(("Constant", "Identity", "Size"), (19, 21, 23, 24, 25)),
     **dict.fromkeys(("If", "Loop", "Scan"), (16, 19, 21, 23, 24, 25)),
     **dict.fromkeys(("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh"), (22,)),
     **dict.fromkeys(("Cos", "Cosh", "Sin", "Sinh", "Tan"), (22,)),
@@ -32,6 +31,7 @@ WIDENED: dict[str, tuple[int, ...]] = {
     "ScatterElements": (16, 18),
     "ScatterND": (16, 18),
     "TopK": (24,),
+    "Transpose": (21, 23, 24, 25),
 }
 """By operator, the versions that the handler of the version before them serves."""
 
