@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.report.markdown import parity_markdown
+from tasks.report.parity_table import parity_markdown
 from tasks.report.view import page_view
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tasks.report.numbers import share
+from tasks.report.figures import share
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tasks.report.numbers import cosine, figure, share
+from tasks.report.figures import cosine, figure, share
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tasks.report.chart import LEFT, TOTAL, WIDTH, charts
-from tasks.report.markdown import output_cells
-from tasks.report.numbers import seconds, share, size
+from tasks.report.figures import seconds, share, size
+from tasks.report.parity_table import output_cells
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

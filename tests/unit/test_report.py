@@ -28,7 +28,7 @@ from tasks.domain.profiles import PROFILES
 from tasks.domain.recipe import Recipe
 from tasks.domain.release import Candidate, ProbeInfo, Reference, Release, SourceModel
 from tasks.report import parity_html, parity_markdown
-from tasks.report.numbers import cosine, figure, seconds, share, size
+from tasks.report.figures import cosine, figure, seconds, share, size
 
 HOSTILE = '<script>alert(1)</script> & "quotes" | pipes | *stars*'
 PROBES = ("random", "zeros", "single-row")
