@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import logging
 import shutil
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from filelock import FileLock, Timeout
 from tasks.domain.artifact import sha256_of_tree
 from tasks.domain.errors import AcquisitionError, DownloadDigestError
 from tasks.fetch.wording import redacted
+from tasks.storage.digest import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,15 +32,12 @@ def place_of(cache: Path, sha256: str) -> Path:
     return cache / "sha256" / sha256[:2] / sha256
 
 
-def sha256_of(path: Path) -> str:
+def sha256_of_any(path: Path) -> str:
     """Return the digest of a file, or of a folder by ``sha256_of_tree``'s rule."""
-    if path.is_dir():
-        files = (each for each in path.rglob("*") if each.is_file())
-        return sha256_of_tree(
-            (each.relative_to(path).as_posix(), sha256_of(each)) for each in files
-        )
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    if not path.is_dir():
+        return sha256_of(path)
+    files = (each for each in path.rglob("*") if each.is_file())
+    return sha256_of_tree((each.relative_to(path).as_posix(), sha256_of(each)) for each in files)
 
 
 def kept(cache: Path, sha256: str, uri: str, bring: Callable[[Path], None]) -> Path:
@@ -67,7 +64,7 @@ def kept(cache: Path, sha256: str, uri: str, bring: Callable[[Path], None]) -> P
             _make_room(place)
             part.parent.mkdir(parents=True, exist_ok=True)
             bring(part)
-            got = sha256_of(part)
+            got = sha256_of_any(part)
             if got != sha256:
                 discard(part)
                 message = (
@@ -114,7 +111,7 @@ def remove(path: Path) -> None:
 
 
 def _holds(place: Path, sha256: str) -> bool:
-    return place.exists() and sha256_of(place) == sha256
+    return place.exists() and sha256_of_any(place) == sha256
 
 
 def _make_room(place: Path) -> None:

@@ -16,13 +16,14 @@ from packaging.version import InvalidVersion, Version
 
 from tasks.domain.errors import AcquisitionError, ConfigurationError
 from tasks.fetch import over_http
-from tasks.fetch.cache import anew, kept, sha256_of
+from tasks.fetch.cache import anew, kept
 from tasks.fetch.from_file import path_of
 from tasks.fetch.members import extract
 from tasks.fetch.package_index import Archive, locations, look_up, ranked, route_to
 from tasks.fetch.pip_settings import PipSettings, pip_settings
 from tasks.fetch.transfer import Wanted
 from tasks.fetch.wording import out_of_reach
+from tasks.storage.digest import sha256_of
 
 if TYPE_CHECKING:
     from pathlib import Path

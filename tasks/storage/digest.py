@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 from pathlib import PurePosixPath
-from typing import BinaryIO
+from typing import TYPE_CHECKING
 
-_BLOCK_BYTES = 1024 * 1024
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _CONTENT_TYPES = {
     ".css": "text/css; charset=utf-8",
@@ -28,12 +29,10 @@ def content_type_of(key: str) -> str:
     return _CONTENT_TYPES.get(PurePosixPath(key).suffix.lower(), "application/octet-stream")
 
 
-def sha256_of(source: BinaryIO) -> str:
-    """Return the digest of what is left in ``source``, in hexadecimal."""
-    digest = hashlib.sha256()
-    while block := source.read(_BLOCK_BYTES):
-        digest.update(block)
-    return digest.hexdigest()
+def sha256_of(path: Path) -> str:
+    """Return the digest of a file, in hexadecimal; the file is streamed."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def s3_checksum(content: bytes) -> str:

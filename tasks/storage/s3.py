@@ -22,7 +22,7 @@ from tasks.domain.errors import (
     StorageUnavailableError,
 )
 from tasks.storage import s3_transfer
-from tasks.storage.digest import content_type_of, s3_checksum, sha256_of
+from tasks.storage.digest import content_type_of, s3_checksum
 from tasks.storage.s3_errors import NOT_FOUND, RACING, TAKEN, code_of, translated
 from tasks.storage.s3_transfer import PIECE_BYTES, TRIES
 from tasks.storage.store import ObjectStore, StoredText
@@ -66,7 +66,8 @@ class S3Store:
                 sha256, size = hashlib.sha256(content).hexdigest(), len(content)
                 created = self._put_if(key, content, kind, {"IfNoneMatch": "*"})
             elif self._exists(key):
-                sha256, created = sha256_of(source), False
+                digest = hashlib.file_digest(source, "sha256")
+                sha256, created = digest.hexdigest(), False
             else:
                 sha256, size, created = s3_transfer.upload(
                     self.client, source, self._target(key), kind
