@@ -203,6 +203,9 @@ _QUIET = {
     # so that `prefect deployment run --watch` shows a run's log, and with it why it failed
     "PREFECT_SERVER_LOGS_STREAM_OUT_ENABLED": "true",
     "PREFECT_SERVER_LOGS_STREAM_PUBLISHING_ENABLED": "true",
+    # The default, 5 s, ends connections that a client is about to use again after a stage of
+    # more than 5 s; the client then waits 2 s before it tries anew.
+    "PREFECT_SERVER_API_KEEPALIVE_TIMEOUT": "120",
     "PREFECT_CLI_PROMPT": "false",
     "PREFECT_WORKER_QUERY_SECONDS": "1",
     # a killed run is noticed after three silent heartbeats; the default is 180 s

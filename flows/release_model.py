@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prefect import flow
+from prefect import flow, tags
 
 from flows.proving import prove
 from tasks.acquire import acquire, answer_probes
@@ -32,7 +32,7 @@ def release_model(model: str, version: int | None = None) -> Published:
         version: Publish as this version; absent: the next free one.
     """
     recipe = load_recipe(model, local_settings().catalogue)
-    with open_workshop():
+    with open_workshop(), tags(recipe.name):
         source = acquire(recipe)
         reference = answer_probes.submit(source)  # runs beside the first export
         candidates = []

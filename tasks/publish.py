@@ -95,7 +95,7 @@ def quarantine(recipe: Recipe, reports: tuple[ParityReport, ...], reason: str) -
     return prefix
 
 
-@task(name="report", task_run_name="report {recipe.name}", **STAGE)
+@task(name="report", task_run_name="report {recipe.name}", tags=["report"], **STAGE)
 def show_parity(recipe: Recipe, reports: tuple[ParityReport, ...]) -> None:
     """Show the parity table in Prefect, under one key for each model so that runs compare."""
     create_markdown_artifact(

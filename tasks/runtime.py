@@ -14,10 +14,11 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.tasks import exponential_backoff
 
-from tasks.domain.artifact import StoredTree
+from tasks.domain.artifact import StoredFile, StoredTree
 from tasks.domain.errors import ConfigurationError, ReleaseError
 from tasks.isolation import Children
 from tasks.settings import local_settings, store_settings
+from tasks.storage.digest import sha256_of
 from tasks.storage.s3 import ensure_usable, open_store
 
 if TYPE_CHECKING:
@@ -29,14 +30,15 @@ if TYPE_CHECKING:
     from tasks.storage.store import ObjectStore
 
 WORK = "work"
-"""Where runs keep what is not released: ``work/<flow run>/…``, removed when a run has ended."""
+"""Where runs share what is not released: ``work/<flow run>/…``, removed when a run has ended."""
 
 
 class Workshop:
     """What one run has in its hands.
 
-    Files pass between stages through the store, as ``StoredTree``s, so that a stage may run
-    on another machine; where it runs on the same one, they never leave the disk.
+    Files pass between stages as ``StoredTree``s, which name them by key and content. On the
+    machine that wrote them they never leave its disk; ``share`` puts them into the store for a
+    stage that runs on another one.
     """
 
     def __init__(self, store: ObjectStore, children: Children, folder: Path, run: str) -> None:
@@ -45,6 +47,7 @@ class Workshop:
         self.run = run
         self._folder = folder
         self._local: dict[str, Path] = {}
+        self._shared: set[str] = set()
 
     @property
     def prefix(self) -> str:
@@ -56,25 +59,39 @@ class Workshop:
         return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self._folder))
 
     def keep(self, folder: Path, name: str) -> StoredTree:
-        """Store the files below ``folder`` among this run's working files.
+        """Name the files below ``folder`` as they are now, for later stages.
 
         Each call has a root of its own: a stage that is tried again may write other bytes.
-
-        Raises:
-            StorageError: The store did not take them.
         """
         root = f"{self.prefix}{name}-{uuid4().hex[:8]}"
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
-        files = (self.store.put(path, f"{root}/{path.relative_to(folder)}") for path in paths)
-        tree = StoredTree(root=root, files=tuple(files))
+        files = tuple(
+            StoredFile(
+                key=f"{root}/{path.relative_to(folder)}",
+                sha256=sha256_of(path),
+                size_bytes=path.stat().st_size,
+            )
+            for path in paths
+        )
         self._local[root] = folder
-        return tree
+        return StoredTree(root=root, files=files)
+
+    def share(self, tree: StoredTree) -> None:
+        """Put a kept tree into the store, so that another machine's workshop can fetch it.
+
+        Raises:
+            StorageError: The store did not take it.
+        """
+        folder = self._local[tree.root]
+        for file in tree.files:
+            self.store.put(folder / tree.path_of(file), file.key)
+        self._shared.add(tree.root)
 
     def fetch(self, tree: StoredTree) -> Path:
         """Return a folder with the files of ``tree``, from this disk or from the store.
 
         Raises:
-            ArtifactNotFoundError: The store has lost one of them.
+            ArtifactNotFoundError: The store does not have one of them.
             DigestMismatchError: One of them is not what was recorded.
         """
         if tree.root not in self._local:
@@ -84,6 +101,12 @@ class Workshop:
             self._local[tree.root] = folder
         return self._local[tree.root]
 
+    def clear(self) -> None:
+        """Remove from the store what this workshop shared."""
+        if self._shared:
+            self.store.remove(self.prefix)
+            self._shared.clear()
+
 
 _open: dict[str, Workshop] = {}
 
@@ -91,9 +114,6 @@ _open: dict[str, Workshop] = {}
 @contextmanager
 def open_workshop() -> Iterator[Workshop]:
     """Lend the stages of the current flow run their workshop, and clear it away at the end.
-
-    Working files stay in the store when the run fails for a reason that another try may
-    cure, and are removed otherwise.
 
     Raises:
         StorageError: The store cannot be used: down, bucket missing, credentials wrong, or
@@ -108,11 +128,8 @@ def open_workshop() -> Iterator[Workshop]:
             shop = _open[run] = Workshop(store, children, folder, run)
             try:
                 yield shop
-            except ReleaseError as error:
-                if not error.transient:
-                    store.remove(shop.prefix)
-                raise
-            store.remove(shop.prefix)
+            finally:
+                shop.clear()
     finally:
         _open.pop(run, None)
         shutil.rmtree(folder, ignore_errors=True)

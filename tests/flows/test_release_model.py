@@ -16,6 +16,7 @@ import pytest
 from flows.release_model import release_model
 from tasks.domain.artifact import ModelFormat
 from tasks.domain.errors import (
+    ArtifactNotFoundError,
     ChildCrashedError,
     ConfigurationError,
     ParityError,
@@ -24,7 +25,8 @@ from tasks.domain.errors import (
     StorageUnavailableError,
     TimeLimitError,
 )
-from tasks.runtime import open_workshop
+from tasks.isolation import Children
+from tasks.runtime import Workshop, open_workshop
 from tasks.settings import store_settings
 from tasks.storage import publishing
 from tasks.storage.s3 import open_store
@@ -343,3 +345,29 @@ def test_a_workshop_clears_its_folder(catalogue: Callable[..., str]) -> None:
         assert folder.is_dir()
 
     assert not folder.exists()
+
+
+def test_a_shared_tree_reaches_the_workshop_of_another_machine(
+    catalogue: Callable[..., str], tmp_path: Path
+) -> None:
+    catalogue()
+    made = tmp_path / "made"
+    (made / "deep").mkdir(parents=True)
+    (made / "deep" / "weights").write_bytes(b"weights")
+    with open_workshop() as here:
+        tree = here.keep(made, "model")
+        other = tmp_path / "other"
+        other.mkdir()
+        with Children(other) as children:
+            there = Workshop(here.store, children, other, "another-run")
+            with pytest.raises(ArtifactNotFoundError, match="deep/weights"):
+                there.fetch(tree)
+            here.share(tree)
+
+            fetched = there.fetch(tree)
+
+        assert fetched.is_relative_to(other)
+        assert (fetched / "deep" / "weights").read_bytes() == b"weights"
+        assert list(here.store.keys(here.prefix)) == [f"{tree.root}/deep/weights"]
+
+    assert list(store().keys(here.prefix)) == []
