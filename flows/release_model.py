@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prefect import flow, tags
+from prefect import flow
 
 from flows.proving import prove
 from tasks.acquire import acquire, answer_probes
@@ -10,7 +10,7 @@ from tasks.catalogue import load_recipe
 from tasks.domain.artifact import ModelFormat
 from tasks.domain.release import Published, Release
 from tasks.publish import publish
-from tasks.runtime import open_workshop
+from tasks.runtime import open_workshop, prepare_children, tag_run
 from tasks.settings import local_settings
 
 
@@ -32,7 +32,9 @@ def release_model(model: str, version: int | None = None) -> Published:
         version: Publish as this version; absent: the next free one.
     """
     recipe = load_recipe(model, local_settings().catalogue)
-    with open_workshop(), tags(recipe.name):
+    with open_workshop():
+        tag_run(recipe)
+        prepare_children(recipe)
         source = acquire(recipe)
         reference = answer_probes.submit(source)  # runs beside the first export
         candidates = []

@@ -7,17 +7,19 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.tasks import exponential_backoff
 
-from tasks.domain.artifact import StoredFile, StoredTree
+from tasks.domain.artifact import ModelFormat, StoredFile, StoredTree
 from tasks.domain.errors import ConfigurationError, ReleaseError
-from tasks.isolation import Children
+from tasks.isolation import Children, Family
 from tasks.settings import local_settings, store_settings
+from tasks.steps.frameworks import ImportRequest, import_frameworks
 from tasks.storage.digest import sha256_of
 from tasks.storage.s3 import ensure_usable, open_store
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State, TaskRun
     from prefect.tasks import Task
 
+    from tasks.domain.recipe import Recipe
     from tasks.storage.store import ObjectStore
 
 WORK = "work"
@@ -133,6 +136,30 @@ def open_workshop() -> Iterator[Workshop]:
     finally:
         _open.pop(run, None)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def prepare_children(recipe: Recipe) -> None:
+    """Let the frameworks that convert and check ``recipe`` be imported while it is acquired.
+
+    TensorFlow and onnx-tf take 4 to 6 s, in which their process needs one core.
+    """
+    children = workshop().children
+    children.prepare(
+        import_frameworks, ImportRequest(modules=("onnx", "onnxruntime")), Family.ONNXRUNTIME
+    )
+    if ModelFormat.SAVED_MODEL in recipe.targets:
+        request = ImportRequest(modules=("tensorflow",), onnx_tf=True)
+        children.prepare(import_frameworks, request, Family.TENSORFLOW_LEGACY)
+
+
+def tag_run(recipe: Recipe) -> None:
+    """Give the flow run the recipe's name and tags, by which people filter runs."""
+    if flow_run.id is None:
+        return
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(UUID(flow_run.id))
+        tags = {*run.tags, recipe.name, *recipe.tags}
+        client.update_flow_run(run.id, tags=sorted(tags))
 
 
 def workshop() -> Workshop:

@@ -39,6 +39,13 @@ def tell(request: Number) -> Report:
     return Report(pid=os.getpid(), environment=dict(os.environ))
 
 
+def remember(request: Number) -> Number:
+    """Keep a number in this process, as an import keeps a module."""
+    report_progress(0.5, "half")
+    os.environ["REMEMBERED"] = str(request.value)
+    return request
+
+
 def raise_foreign(request: Number) -> Number:
     """Fail as a framework does."""
     raise KeyError(request.value)

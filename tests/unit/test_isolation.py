@@ -60,6 +60,41 @@ def test_a_function_runs_in_another_process_that_is_kept_for_the_next_call(
     assert first.value.pid == second.value.pid != os.getpid()
 
 
+def test_a_prepared_child_answers_the_call_with_what_it_prepared(own_children: Children) -> None:
+    own_children.prepare(child.remember, Number(value=7), Family.LIGHT)
+
+    answer = own_children.call(child.tell, Number(value=0), call()).value
+
+    assert answer.environment["REMEMBERED"] == "7"
+    assert own_children.call(child.double, Number(value=4), call()).value == Number(value=8)
+
+
+def test_a_preparation_that_fails_does_not_spoil_the_call(own_children: Children) -> None:
+    own_children.prepare(child.raise_foreign, Number(value=7), Family.LIGHT)
+
+    assert own_children.call(child.double, Number(value=4), call()).value == Number(value=8)
+
+
+def test_a_child_that_dies_of_its_preparation_is_told_by_the_call(own_children: Children) -> None:
+    own_children.prepare(child.die_of_segfault, Number(value=0), Family.LIGHT)
+
+    with pytest.raises(ChildCrashedError, match="SIGSEGV") as caught:
+        own_children.call(child.double, Number(value=4), call())
+
+    assert "touching address zero" in str(caught.value)
+    assert own_children.call(child.double, Number(value=4), call()).value == Number(value=8)
+
+
+def test_a_child_that_is_up_is_not_prepared_again(own_children: Children) -> None:
+    own_children.call(child.tell, Number(value=0), call())
+
+    own_children.prepare(child.remember, Number(value=7), Family.LIGHT)
+
+    assert (
+        "REMEMBERED" not in own_children.call(child.tell, Number(value=0), call()).value.environment
+    )
+
+
 def test_families_have_processes_of_their_own(own_children: Children) -> None:
     light = own_children.call(child.tell, Number(value=0), call()).value
     legacy_call = Call("export", "iris", Family.TENSORFLOW_LEGACY)
