@@ -140,6 +140,20 @@ def test_the_next_converter_takes_over_from_one_that_answers_wrongly(
     assert "crashes, drops-bias" in won.reason
 
 
+def test_a_converter_is_not_tried_for_an_opset_that_it_cannot_write(
+    catalogue: Callable[..., str],
+) -> None:
+    model = catalogue(converters={"onnx": ["writes-old-opsets", "skl2onnx"]})
+
+    release_model(model)
+
+    manifest = latest(model)
+    assert manifest is not None
+    refused, won = manifest.formats[0].attempts
+    assert refused.reason == f"{model}: writes-old-opsets writes no opset 17 (expected 9 to 12)."
+    assert won.converter == "skl2onnx"
+
+
 def test_a_crash_of_the_only_converter_names_stage_model_signal_and_last_words(
     catalogue: Callable[..., str],
 ) -> None:
