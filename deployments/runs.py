@@ -78,6 +78,7 @@ def _start(stack: LocalStack, run: ModelRun) -> None:
     run.command = stack.run(
         f"release-{run.model}",
         *("prefect", "deployment", "run", DEPLOYMENT, "-p", f"model={run.model}", "--watch"),
+        *("--flow-run-name", f"release {run.model}"),
     )
 
 
