@@ -208,7 +208,7 @@ _QUIET = {
     "PREFECT_SERVER_API_KEEPALIVE_TIMEOUT": "120",
     "PREFECT_CLI_PROMPT": "false",
     "PREFECT_WORKER_QUERY_SECONDS": "1",
-    # a killed run is noticed after three silent heartbeats; the default is 180 s
+    # deployments.automations notices a killed run by its silence; the default is 180 s
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     "PYTHONUNBUFFERED": "1",
 }
