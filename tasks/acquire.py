@@ -41,13 +41,14 @@ def acquire(recipe: Recipe) -> SourceModel:
     shop = workshop()
     progress = StageProgress(f"acquire {recipe.name}")
     wanted = _downloads(recipe)
-    downloads = tuple(_fetch(each, recipe, progress) for each in wanted)
+    downloads = tuple(_fetch(each, recipe) for each in wanted)
     digests = tuple(filter(None, map(_to_pin, wanted, downloads)))
     folder = shop.new_folder("source")
     kind = SOURCES[recipe.source.kind]
     call = Call("acquire", recipe.name, kind.family, recipe.limits, AcquisitionError, progress)
     request = AcquireRequest(recipe=recipe, downloads=downloads, folder=folder)
     reply = shop.children.call(kind.acquire, request, call)
+    progress.finish()
     source = SourceModel(
         recipe=recipe,
         artifact=ModelArtifact(
@@ -92,8 +93,10 @@ def answer_probes(source: SourceModel) -> Reference:
         folder=folder,
     )
     family = FAMILIES[source.artifact.format]
-    call = Call("reference", recipe.name, family, recipe.limits, VerificationError)
+    progress = StageProgress(f"{recipe.name}: reference")
+    call = Call("reference", recipe.name, family, recipe.limits, VerificationError, progress)
     reply = shop.children.call(answer, request, call)
+    progress.finish()
     return Reference(
         probes=probes,
         inputs=inputs,
@@ -106,13 +109,12 @@ def answer_probes(source: SourceModel) -> Reference:
 def _make_probes(source: SourceModel, model: Path) -> tuple[tuple[ProbeInfo, ...], StoredTree]:
     shop, recipe = workshop(), source.recipe
     real = recipe.parity.real
-    progress = StageProgress(f"pictures for {recipe.name}")
     files = real.files if isinstance(real, Pictures) else ()
     held_out = model / HELD_OUT
     folder = shop.new_folder("probes")
     request = ProbesRequest(
         recipe=recipe,
-        pictures=tuple(_fetch(each, recipe, progress) for each in files),
+        pictures=tuple(_fetch(each, recipe) for each in files),
         held_out=held_out if held_out.is_file() else None,
         folder=folder,
     )
@@ -128,8 +130,10 @@ def _downloads(recipe: Recipe) -> tuple[Download, ...]:
     return many or ((one,) if one else ())
 
 
-def _fetch(download: Download, recipe: Recipe, progress: StageProgress) -> Path:
-    get_run_logger().info("%s: fetching %s", recipe.name, redacted(download.uri))
+def _fetch(download: Download, recipe: Recipe) -> Path:
+    uri = redacted(download.uri)
+    get_run_logger().info("%s: fetching %s", recipe.name, uri)
+    progress = StageProgress(f"{recipe.name}: fetch {uri.rstrip('/').rpartition('/')[2]}")
     return fetch(download, local_settings().cache, progress.of_bytes())
 
 
