@@ -27,6 +27,13 @@ class NetRequest(Value):
     folder: Path
 
 
+class SaveAs(Value):
+    """Which Keras file to save again, and as what."""
+
+    source: Path
+    target: Path
+
+
 class RunRequest(Value):
     """Which model answers which arrays."""
 
@@ -53,6 +60,14 @@ def build_net(request: NetRequest) -> Done:
         first, second = (model.get_layer(name) for name in ("first", "second"))
         second.set_weights(first.get_weights())
     model.save(request.folder / "model.keras")
+    return Done()
+
+
+def save_as(request: SaveAs) -> Done:
+    """Save a model again, in the format that the target's ending stands for."""
+    link = request.target.with_name("to-load.keras")
+    link.symlink_to(request.source)
+    load_model(link).save(request.target)
     return Done()
 
 
