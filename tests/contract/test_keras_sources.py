@@ -258,9 +258,9 @@ def test_a_real_saved_model_is_acquired_and_answers_as_before(
 
     children.call(kind.acquire, request, call(kind.family))
 
-    answers = [module_answers(children, recipe, folder) for folder in (saved, source)]
-    np.testing.assert_array_equal(*answers)
-    assert np.ptp(answers[0]) > 0.01
+    first, again = (module_answers(children, recipe, folder) for folder in (saved, source))
+    np.testing.assert_array_equal(first, again)
+    assert np.ptp(first) > 0.01
 
 
 def module_answers(children: Children, recipe: Recipe, folder: Path) -> NDArray[Any]:
