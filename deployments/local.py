@@ -212,7 +212,7 @@ _QUIET = {
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
     "PREFECT_CLI_PROMPT": "false",
     "PREFECT_WORKER_QUERY_SECONDS": "1",
-    # a killed run is noticed after three silent heartbeats; the default is 180 s
+    # deployments.automations notices a killed run by its silence; the default is 180 s
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     "PYTHONUNBUFFERED": "1",
 }

@@ -42,17 +42,19 @@ def export(recipe: Recipe, model: ModelArtifact, converter: Converter) -> Export
     """
     shop = workshop()
     stage = f"export ({converter.name})"
+    progress = StageProgress(f"{recipe.name}: {stage}")
     call = Call(
         stage,
         recipe.name,
         converter.family,
         recipe.limits,
         ExportError,
-        StageProgress(f"{recipe.name}: {stage}"),
+        progress,
     )
     folder = shop.new_folder(converter.makes.folder)
     request = ConvertRequest(recipe=recipe, source=shop.fetch(model.tree), folder=folder)
     reply = shop.children.call(convert_function(converter.name), request, call)
+    progress.finish()
     if not any(folder.iterdir()):
         message = f"{call}: the converter wrote no file. Report it to the converter's author."
         raise ExportError(message)

@@ -21,6 +21,7 @@ from tasks.domain.errors import (
     ConfigurationError,
     ParityError,
     ReleaseConflictError,
+    ReleaseError,
     StorageError,
     StorageUnavailableError,
     TimeLimitError,
@@ -247,7 +248,7 @@ def test_a_full_disk_is_told_and_nothing_is_published(
     model = catalogue()
     forget_settings()
     try:
-        with pytest.raises(Exception, match="No space left on device"):
+        with pytest.raises(ReleaseError, match="No space left on device"):
             release_model(model)
     finally:
         subprocess.run(["umount", str(small)], check=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -178,6 +179,56 @@ def test_a_hang_ends_at_the_time_limit_with_all_its_processes(
 def test_a_child_over_its_memory_limit_is_ended(own_children: Children) -> None:
     with pytest.raises(MemoryLimitError, match="more than its limit of 300 MiB"):
         own_children.call(child.allocate, Number(value=600), call(memory_mb=300))
+
+
+def test_an_error_of_a_limit_names_stage_model_peak_and_last_words(
+    own_children: Children, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_PID_FILE", str(tmp_path / "pids"))
+    with pytest.raises(TimeLimitError) as late:
+        own_children.call(child.hang, Number(value=0), call(timeout_seconds=2))
+    with pytest.raises(MemoryLimitError) as large:
+        own_children.call(child.allocate, Number(value=600), call(memory_mb=300))
+
+    for words in map(str, (late.value, large.value)):
+        assert words.startswith("iris: export (fake): ")
+        assert re.search(r"\d MiB", words)
+        assert "in the recipe" in words
+    assert "Its last lines:\n" in str(late.value)
+    assert "waiting for what never comes" in str(late.value)
+    assert "taking 600 MiB" in str(large.value)
+
+
+@pytest.fixture
+def narrow_group(tmp_path: Path) -> Iterator[Path]:
+    """Lend a group of processes that together may take 200 MiB, by the kernel's own rule."""
+    root = Path("/sys/fs/cgroup")
+    # version 1 has a hierarchy for memory alone, version 2 has one for everything
+    group = (root / "memory" if (root / "memory").is_dir() else root) / tmp_path.name
+    limits = ("memory.limit_in_bytes", "memory.max")
+    try:
+        group.mkdir()
+        limit = next(group / each for each in limits if (group / each).exists())
+        limit.write_text(str(200 * 1024 * 1024))
+    except (OSError, StopIteration):
+        pytest.skip("no right to make a memory cgroup here")
+    yield group
+    group.rmdir()
+
+
+def test_the_kernels_out_of_memory_kill_is_told_from_other_kills(
+    own_children: Children, narrow_group: Path
+) -> None:
+    pid = own_children.call(child.tell, Number(value=0), call()).value.pid
+    (narrow_group / "cgroup.procs").write_text(str(pid))
+
+    with pytest.raises(MemoryLimitError) as caught:
+        own_children.call(child.allocate, Number(value=600), call())
+
+    words = str(caught.value)
+    assert words.startswith("iris: export (fake): the child process ended by signal SIGKILL")
+    assert "MiB: the kernel killed it, out of memory." in words
+    assert "taking 600 MiB" in words
 
 
 def test_the_peak_is_that_of_the_call_and_not_of_the_process(own_children: Children) -> None:
