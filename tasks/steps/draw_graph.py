@@ -39,7 +39,7 @@ def draw_graph(request: DrawGraphRequest) -> DrawGraphReply:
     ops = read_ops(parse(f"{request.name}: graph", request.model / MODEL))
     inner = [op for op in ops if op.kind not in {Kind.INPUT, Kind.OUTPUT}]
     weights = sum(op.weights for op in ops)
-    about = f"{len(inner):,} operators, {weights:,} weights"
+    about = f"{len(inner):,} operator{'s' if len(inner) != 1 else ''}, {weights:,} weights"
     if len(ops) > FEW:
         about += "; parts that repeat are drawn once, with their number"
     request.target.write_text(draw(fold(ops), f"{request.name}: the ONNX graph", about))
