@@ -59,8 +59,8 @@ def links_markdown(
 
 
 def _life(seconds: int) -> str:
-    for unit, name in ((_DAY, "day"), (_HOUR, "hour"), (60, "minute")):
+    for unit, name in ((_DAY, "day"), (_HOUR, "hour"), (60, "minute"), (1, "second")):
         if seconds % unit == 0:
             number = seconds // unit
             return f"{number} {name}{'s' if number > 1 else ''}"
-    return f"{seconds} seconds"
+    raise AssertionError

@@ -24,6 +24,7 @@ from tasks.domain.artifact import Slug
 from tasks.domain.errors import ArtifactNotFoundError, StorageError, StorageUnavailableError
 from tasks.domain.release import Alias, Manifest
 from tasks.report.model_pages import ModelView, VersionRow, model_pages, root_pages, version_row
+from tasks.report.release_pages import INDEX, README
 from tasks.storage.claims import MANIFEST, MOST_TRIES, pause
 from tasks.storage.digest import content_type_of
 from tasks.storage.documents import read_document
@@ -47,27 +48,27 @@ def write_current_pages(store: ObjectStore, model: Slug) -> None:
     Raises:
         StorageError: The store refused. Every release is whole all the same.
     """
-    _write(store, partial(_model_pages, store, model))
-    _write(store, partial(_root_pages, store))
+    _write(store, f"{model}/", partial(_model_pages, store, model))
+    _write(store, "", partial(_root_pages, store))
 
 
-def _write(store: ObjectStore, make: Callable[[], Pages]) -> None:
+def _write(store: ObjectStore, folder: str, make: Callable[[], Pages]) -> None:
     """Write what ``make`` gives, and give it anew for whatever somebody else changed meanwhile."""
-    waiting: Pages = make()  # for the names; what counts is made after the tags are read
+    waiting = {README, INDEX}
     for _ in range(MOST_TRIES):
-        standing = {key: _read(store, key) for key in waiting}
+        standing = {name: _read(store, f"{folder}{name}") for name in sorted(waiting)}
         made = make()
         waiting = {
-            key: made[key]
-            for key, (content, etag) in standing.items()
-            if content != made[key].encode() and not _put(store, key, made[key], etag)
+            name
+            for name, (content, etag) in standing.items()
+            if content != made[name].encode()
+            and not _put(store, f"{folder}{name}", made[name], etag)
         }
         if not waiting:
             return
         pause()
-    message = (
-        f"{store.url(next(iter(waiting)))}: too many write this page at once. Try again later."
-    )
+    where = store.url(f"{folder}{min(waiting)}")
+    message = f"{where}: too many write this page at once. Try again later."
     raise StorageUnavailableError(message)
 
 
@@ -95,7 +96,7 @@ def _model_pages(store: ObjectStore, model: str) -> Pages:
         older=len(numbers[NEWEST:]),
         aliases=_aliases(store, model),
     )
-    return {f"{model}/{name}": text for name, text in model_pages(view).items()}
+    return model_pages(view)
 
 
 def _row(store: ObjectStore, model: str, version: int) -> VersionRow | None:

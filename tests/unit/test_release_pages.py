@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 FILES = (ReleaseFile(path="onnx/model.onnx", sha256="cd" * 32, size_bytes=13_900_000),)
 
+TEXT = "é`\"'"
+
 
 def pages(*, snippet: str = "print()", **changes: Any) -> dict[str, str]:
     made = release()
@@ -135,7 +137,7 @@ def test_the_program_prepares_a_picture_as_the_proof_did(
 
     names: dict[str, Any] = {"np": np, "Image": Image}
     body = ast.parse(program).body
-    functions = [each for each in body if isinstance(each, ast.FunctionDef)]
+    functions: list[ast.stmt] = [each for each in body if isinstance(each, ast.FunctionDef)]
     exec(compile(ast.Module(functions, []), "readme", "exec"), names)
     row = names["preprocess"](tmp_path / "picture.png")
     expected = picture_rows(made, (tmp_path / "picture.png",))
@@ -148,7 +150,7 @@ def test_the_program_prepares_a_picture_as_the_proof_did(
     [
         ("float32", np.array([[5.1, 0.2]], np.float32), 'np.array([[5.1, 0.2]], dtype="float32")'),
         ("int64", np.array([[2**53 + 1]]), f'np.array([[{2**53 + 1}]], dtype="int64")'),
-        ("string", np.array(["é`\"'"]), "np.array(['\xe9`\"''], dtype=object)"),
+        ("string", np.array([TEXT]), f"np.array([{TEXT!a}], dtype=object)"),
         (
             "float32",
             np.zeros((1, 65), np.float32),
