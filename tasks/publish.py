@@ -9,10 +9,11 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from prefect import task
-from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
+from tasks import pages
 from tasks.domain.parity import ParityReport
 from tasks.domain.recipe import Recipe
 from tasks.domain.release import (
@@ -26,7 +27,6 @@ from tasks.domain.release import (
 from tasks.progress import StageProgress
 from tasks.report import parity_html, parity_markdown
 from tasks.runtime import STAGE, workshop
-from tasks.settings import store_settings
 from tasks.storage import publishing
 
 if TYPE_CHECKING:
@@ -55,16 +55,19 @@ def publish(release: Release, version: int | None = None) -> Published:
     """
     shop, recipe = workshop(), release.source.recipe
     progress = StageProgress(f"publish {recipe.name}")
+    files = _files(release) | pages.extra_files(release)
     published = publishing.publish(
         shop.store,
         recipe.name,
-        _files(release),
+        files,
         lambda number, files: _manifest(release, number, files),
         owner=shop.run,
         version=version,
         on_progress=progress,
+        pages_for=lambda number: pages.release_files(release, number, files),
     )
-    _link(published)
+    pages.keep_current(shop.store, recipe.name)
+    pages.show_links(published)
     get_run_logger().info(
         "%s: published version %d at %s",
         recipe.name,
@@ -202,18 +205,3 @@ def tool_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return versions
-
-
-def _link(published: Published) -> None:
-    browser = store_settings().browser_url
-    url = workshop().store.url(published.manifest.key)
-    folder = published.manifest.key.rpartition("/")[0]
-    if browser is None:
-        create_markdown_artifact(f"`{url}`", key=f"release-{published.model}")
-        return
-    create_link_artifact(
-        f"{browser.rstrip('/')}/{folder}/",
-        link_text=f"{published.model} version {published.version} in the bucket",
-        key=f"release-{published.model}",
-        description=f"Manifest: {url}",
-    )

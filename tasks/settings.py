@@ -8,6 +8,9 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+LONGEST_LINK_SECONDS = 7 * 24 * 3600
+"""Source: Amazon S3 API reference, "Authenticating Requests: Using Query Parameters"."""
+
 
 class StoreSettings(BaseSettings):
     """The S3-compatible store that releases go to."""
@@ -26,6 +29,19 @@ class StoreSettings(BaseSettings):
     browser_url: str | None = Field(
         None,
         description="Where people browse the bucket; runs link to `<browser_url>/<key>`.",
+    )
+    public_endpoint: str | None = Field(
+        None,
+        description="URL of the store as people reach it, for links; absent: the endpoint.",
+    )
+    link_seconds: int = Field(
+        LONGEST_LINK_SECONDS,
+        ge=0,
+        le=LONGEST_LINK_SECONDS,
+        description=(
+            "How long a run's links to its files open without credentials, for whoever has them; "
+            "at most 604800 (7 days), 0: no links."
+        ),
     )
 
 

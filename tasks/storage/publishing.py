@@ -1,12 +1,13 @@
 """How a release is published, so that no reader ever sees half of one.
 
     <model>/<version>/.claim.json      who publishes under this number
-    <model>/<version>/…                the files: onnx/, tf/, parity/, golden/
+    <model>/<version>/…                the files: onnx/, tf/, parity/, golden/, README.md …
     <model>/<version>/manifest.json    names every file and its SHA-256
     <model>/aliases/latest.json        names a version and its manifest's SHA-256
 
 A version exists if it has a manifest, and only then. Nothing is ever written twice but the
-alias. Step by step, and what the next run does if this one ends right after it:
+alias, and the pages above the versions (``tasks.storage.current_pages``), which hold nothing
+of their own. Step by step, and what the next run does if this one ends right after it:
 
 1. Claim a number: write ``.claim.json`` if there is none. Without a wanted version, it is the
    highest number in use plus one, and the next one if somebody else was faster.
@@ -61,9 +62,10 @@ if TYPE_CHECKING:
 QUARANTINE = "quarantine"
 """The folder of what was not published."""
 
-_RESERVED = frozenset({QUARANTINE, "work"})
+RESERVED = frozenset({QUARANTINE, "work"})
 _LATEST = "latest"
 MakeManifest = Callable[[int, tuple[ReleaseFile, ...]], Manifest]
+MakeFiles = Callable[[int], Mapping[str, Path]]
 OnProgress = Callable[[float, str], None]
 
 
@@ -77,6 +79,7 @@ class _Publication:
     manifest_for: MakeManifest
     owner: str
     report: OnProgress
+    pages_for: MakeFiles
 
 
 def publish(  # noqa: PLR0913 - what to publish, under which name, and who asks
@@ -88,6 +91,7 @@ def publish(  # noqa: PLR0913 - what to publish, under which name, and who asks
     owner: str,
     version: int | None = None,
     on_progress: OnProgress | None = None,
+    pages_for: MakeFiles | None = None,
 ) -> Published:
     """Publish files as one release of ``model``; the module's docstring has the steps.
 
@@ -100,6 +104,8 @@ def publish(  # noqa: PLR0913 - what to publish, under which name, and who asks
             ended. One owner publishes one release of a model.
         version: The number to publish as; absent: the next free one.
         on_progress: Is told, after each step, the share done (0 to 1) and what was done.
+        pages_for: Makes the files that name the number, once it is known; for one number they
+            must be the same in every try.
 
     Raises:
         ReleaseConflictError: Another owner has published, or claimed, ``version``.
@@ -109,7 +115,13 @@ def publish(  # noqa: PLR0913 - what to publish, under which name, and who asks
     """
     _require_publishable(model, files)
     errand = _Publication(
-        store, model, files, manifest_for, owner, on_progress or (lambda _share, _text: None)
+        store,
+        model,
+        files,
+        manifest_for,
+        owner,
+        on_progress or (lambda _share, _text: None),
+        pages_for or (lambda _number: {}),
     )
     if version is not None:
         claim(store, model, version, owner)
@@ -196,10 +208,12 @@ def _publish_as(errand: _Publication, version: int) -> Published:
 
 def _store_files(errand: _Publication, version: int) -> tuple[StoredFile, ...]:
     """Upload every file, then read every one back."""
-    sizes = {path: file.stat().st_size + 1 for path, file in errand.files.items()}
+    files = {**errand.files, **errand.pages_for(version)}
+    _require_publishable(errand.model, files)
+    sizes = {path: file.stat().st_size + 1 for path, file in files.items()}
     total, done = 2 * sum(sizes.values()), 0
     stored = {}
-    for path, file in errand.files.items():
+    for path, file in files.items():
         stored[path] = errand.store.put(file, f"{errand.model}/{version}/{path}")
         done += sizes[path]
         errand.report(0.95 * done / total, f"uploaded {path}")
@@ -264,7 +278,7 @@ def _sha256(content: bytes) -> str:
 
 def _require_publishable(model: str, files: Mapping[str, Path]) -> None:
     """Refuse paths that would leave the release, hide in it, or stand in each other's way."""
-    if model in _RESERVED:
+    if model in RESERVED:
         message = f"{model}: is a folder of the bucket with a purpose of its own. Rename the model."
         raise ConfigurationError(message)
     folders = {str(parent) for path in files for parent in PurePosixPath(path).parents}

@@ -51,6 +51,8 @@ class S3Store:
 
     client: S3Client
     bucket: str
+    signer: S3Client | None = None
+    """Signs links for people who reach the store under another address; it sends nothing."""
 
     def url(self, key: str) -> str:
         """Return ``s3://bucket/key``."""
@@ -104,13 +106,22 @@ class S3Store:
         with translated(self.url(key)):
             return self._put_if(key, content, content_type, {"IfNoneMatch": "*"})
 
-    def replace(self, key: str, content: bytes, etag: str) -> bool:
+    def replace(
+        self, key: str, content: bytes, etag: str, content_type: str = "application/json"
+    ) -> bool:
         """Write a small document over the one with ``etag``; see ``ObjectStore.replace``."""
         try:
             with translated(self.url(key)):
-                return self._put_if(key, content, "application/json", {"IfMatch": etag})
+                return self._put_if(key, content, content_type, {"IfMatch": etag})
         except ArtifactNotFoundError:
             return False
+
+    def link(self, key: str, seconds: int) -> str:
+        """Sign a URL; see ``ObjectStore.link``."""
+        with translated(self.url(key)):
+            return (self.signer or self.client).generate_presigned_url(
+                "get_object", Params=self._target(key), ExpiresIn=seconds
+            )
 
     def keys(self, prefix: str) -> Iterator[str]:
         """List keys; see ``ObjectStore.keys``."""
@@ -215,7 +226,9 @@ def open_store(settings: StoreSettings) -> S3Store:
     Raises:
         ConfigurationError: The endpoint is not a URL.
     """
-    return S3Store(_client(settings), settings.bucket)
+    public = settings.public_endpoint
+    signer = _client(settings.model_copy(update={"endpoint": public})) if public else None
+    return S3Store(_client(settings), settings.bucket, signer)
 
 
 def ensure_usable(store: ObjectStore) -> None:
@@ -263,6 +276,8 @@ def _client(settings: StoreSettings) -> S3Client:
     secret = settings.secret_access_key
     host = urlsplit(settings.endpoint or "").hostname
     config = Config(
+        # for links: boto3 would sign them by version 2 in some regions, for any length of life
+        signature_version="s3v4",
         connect_timeout=_CONNECT_SECONDS,
         read_timeout=_READ_SECONDS,
         retries={"mode": "standard", "total_max_attempts": TRIES},

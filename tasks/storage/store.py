@@ -70,8 +70,17 @@ class ObjectStore(Protocol):
         """Write a small document if ``key`` is free; return whether it was."""
         ...
 
-    def replace(self, key: str, content: bytes, etag: str) -> bool:
-        """Write a small JSON document if ``key`` still has ``etag``; return whether it had."""
+    def replace(
+        self, key: str, content: bytes, etag: str, content_type: str = "application/json"
+    ) -> bool:
+        """Write a small document if ``key`` still has ``etag``; return whether it had."""
+        ...
+
+    def link(self, key: str, seconds: int) -> str:
+        """Return a URL by which anybody may read ``key`` for ``seconds``, without credentials.
+
+        Nothing is asked of the store: a link to a key without an object opens nothing.
+        """
         ...
 
     def keys(self, prefix: str) -> Iterator[str]:
@@ -79,7 +88,10 @@ class ObjectStore(Protocol):
         ...
 
     def folders(self, prefix: str) -> Iterator[str]:
-        """Yield the names directly below ``prefix`` (which ends with ``/``) that hold objects."""
+        """Yield the names directly below ``prefix`` that hold objects.
+
+        ``prefix`` ends with ``/``, or is empty for the whole bucket.
+        """
         ...
 
     def remove(self, prefix: str) -> int:

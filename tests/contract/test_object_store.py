@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
 from tasks.domain.artifact import StoredFile
@@ -180,6 +182,60 @@ def test_a_document_is_replaced_only_by_who_has_seen_its_last_state(
     assert (first, second) == (True, False)
     assert store.read(key).content == b"2"
     assert not store.replace(f"{folder}/nothing.json", b"1", seen)
+
+
+def test_a_replaced_document_has_the_type_it_is_given(store: S3Store, folder: str) -> None:
+    key, kind = f"{folder}/index.html", "text/html; charset=utf-8"
+    store.create(key, b"old", kind)
+
+    store.replace(key, b"new", store.read(key).etag, kind)
+
+    assert store.client.head_object(Bucket=store.bucket, Key=key)["ContentType"] == kind
+
+
+def test_the_folders_of_the_whole_bucket_are_listed(store: S3Store, folder: str) -> None:
+    store.create(f"{folder}/1/x", b"{}")
+
+    assert folder in set(store.folders(""))
+
+
+def test_a_link_opens_without_credentials(store: S3Store, folder: str) -> None:
+    store.create(f"{folder}/page.html", b"<p>", "text/html; charset=utf-8")
+
+    answer = httpx.get(store.link(f"{folder}/page.html", 60), trust_env=False)
+
+    assert (answer.status_code, answer.content) == (200, b"<p>")
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert "X-Amz-Algorithm=AWS4-HMAC-SHA256" in str(answer.request.url)
+
+
+def test_a_link_is_refused_after_its_life_and_for_any_other_key(
+    store: S3Store, folder: str
+) -> None:
+    for name in ("one", "two"):
+        store.create(f"{folder}/{name}", name.encode())
+    link = store.link(f"{folder}/one", 1)
+    time.sleep(2.1)  # whole seconds are signed: at most one more than the life itself
+
+    late = httpx.get(link, trust_env=False)
+    other = httpx.get(store.link(f"{folder}/one", 60).replace("/one?", "/two?"), trust_env=False)
+    bare = httpx.get(link.partition("?")[0], trust_env=False)
+
+    assert [each.status_code for each in (late, other, bare)] == [403, 403, 403]
+
+
+def test_a_link_is_signed_for_the_address_by_which_people_come(
+    s3_server: S3Server, folder: str
+) -> None:
+    public = s3_server.endpoint.replace("127.0.0.1", "localhost")
+    inside = "http://store.invalid:9000"
+    settings = s3_server.settings.model_copy(update={"endpoint": inside, "public_endpoint": public})
+    open_store(s3_server.settings).create(f"{folder}/file", b"{}")
+
+    link = open_store(settings).link(f"{folder}/file", 60)
+
+    assert link.startswith(f"{public}/")
+    assert httpx.get(link, trust_env=False).content == b"{}"
 
 
 def test_keys_and_folders_are_listed_and_removed_below_their_prefix_only(

@@ -66,7 +66,8 @@ def test_a_recipe_becomes_a_release_whose_manifest_names_every_file(
     listed = {file.path for file in manifest.files}
     assert listed <= keys
     assert {key for key in keys - listed if not key.startswith(".")} == {"manifest.json"}
-    assert {path.partition("/")[0] for path in listed} == {"onnx", "parity", "golden"}
+    pages = {"README.md", "index.html", "graph.svg"}
+    assert {path.partition("/")[0] for path in listed} == {"onnx", "parity", "golden"} | pages
     (onnx,) = manifest.formats
     assert onnx.parity.passed
     assert onnx.format is ModelFormat.ONNX

@@ -275,3 +275,28 @@ def test_reports_of_a_failed_run_are_kept_apart_and_latest_stays(
     manifest = latest(store, model)
     assert manifest is not None
     assert manifest.version == 1
+
+
+def test_a_page_that_names_its_number_is_a_file_of_the_release(
+    store: S3Store, model: str, publish_it: Callable[..., Published], tmp_path: Path
+) -> None:
+    def pages_for(number: int) -> dict[str, Path]:
+        return write_files(tmp_path / str(number), {"README.md": f"version {number}".encode()})
+
+    publish_it("one", pages_for=pages_for)
+    publish_it("two", pages_for=pages_for)
+
+    for number in (1, 2):
+        page = f"version {number}".encode()
+        require_whole(store, read_release(store, model, number), CONTENTS | {"README.md": page})
+
+
+def test_a_page_cannot_take_the_manifests_place(
+    store: S3Store, model: str, publish_it: Callable[..., Published], tmp_path: Path
+) -> None:
+    pages = write_files(tmp_path, {"manifest.json": b"{}"})
+
+    with pytest.raises(ConfigurationError, match=r"cannot publish a file as 'manifest\.json'"):
+        publish_it("run", pages_for=lambda _number: pages)
+
+    assert latest(store, model) is None
