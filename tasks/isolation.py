@@ -103,7 +103,9 @@ class _Child:
 
     def __init__(self, family: Family, log: Path) -> None:
         self.log = log
-        environment = os.environ | _ENVIRONMENT.get(family, {}) | {"PYTHONUNBUFFERED": "1"}
+        # a killed child cleans nothing away, so what it writes goes where its owner does
+        own = {"PYTHONUNBUFFERED": "1", "TMPDIR": str(log.parent)}
+        environment = os.environ | _ENVIRONMENT.get(family, {}) | own
         with log.open("ab") as stderr:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tasks.child"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from prefect.tasks import exponential_backoff
 from tasks.domain.artifact import ModelFormat, StoredFile, StoredTree
 from tasks.domain.errors import ConfigurationError, ReleaseError
 from tasks.isolation import Children, Family
+from tasks.scratch import scratch_folder
 from tasks.settings import local_settings, store_settings
 from tasks.steps.frameworks import ImportRequest, import_frameworks
 from tasks.storage.digest import sha256_of
@@ -125,17 +125,13 @@ def open_workshop() -> Iterator[Workshop]:
     run = str(flow_run.id or uuid4())
     store = open_store(store_settings())
     ensure_usable(store)
-    folder = Path(tempfile.mkdtemp(prefix="conveyor-", dir=local_settings().scratch))
-    try:
-        with Children(folder) as children:
-            shop = _open[run] = Workshop(store, children, folder, run)
-            try:
-                yield shop
-            finally:
-                shop.clear()
-    finally:
-        _open.pop(run, None)
-        shutil.rmtree(folder, ignore_errors=True)
+    with scratch_folder(local_settings().scratch) as folder, Children(folder) as children:
+        shop = _open[run] = Workshop(store, children, folder, run)
+        try:
+            yield shop
+        finally:
+            _open.pop(run, None)
+            shop.clear()
 
 
 def prepare_children(recipe: Recipe) -> None:
