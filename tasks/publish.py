@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from prefect import task
@@ -22,23 +19,21 @@ from tasks.domain.release import (
     PublishedFormat,
     Release,
     ReleaseFile,
+    Signing,
 )
+from tasks.host import host_facts
 from tasks.progress import StageProgress
 from tasks.report import parity_html, parity_markdown
 from tasks.runtime import STAGE, workshop
+from tasks.seal import seal_of
 from tasks.settings import store_settings
 from tasks.storage import publishing
+from tasks.tools import tool_versions
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tasks.domain.artifact import Cost
-
-_TOOLS = (
-    "onnx-conveyor", "prefect", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "skl2onnx",
-    "scikit-learn", "torch", "torchvision", "onnxscript", "tensorflow", "keras", "tf-keras",
-    "tf2onnx", "onnx-tf", "boto3",
-)  # fmt: skip
 
 
 @task(
@@ -56,15 +51,16 @@ def publish(release: Release, version: int | None = None) -> Published:
         StorageError: The store refused; what was published before stays as it was.
     """
     shop, recipe = workshop(), release.source.recipe
-    progress = StageProgress(f"publish {recipe.name}")
+    progress, seal = StageProgress(f"publish {recipe.name}"), seal_of(recipe)
     published = publishing.publish(
         shop.store,
         recipe.name,
         _files(release),
-        lambda number, files: _manifest(release, number, files),
+        lambda number, files: _manifest(release, number, files, seal.signing),
         owner=shop.run,
         version=version,
         on_progress=progress,
+        seal=seal,
     )
     _link(published)
     get_run_logger().info(
@@ -139,7 +135,9 @@ def _reports(release: Release, folder: Path) -> dict[str, Path]:
     return {f"parity/{name}": folder / name for name in texts}
 
 
-def _manifest(release: Release, number: int, files: tuple[ReleaseFile, ...]) -> Manifest:
+def _manifest(
+    release: Release, number: int, files: tuple[ReleaseFile, ...], signing: Signing
+) -> Manifest:
     source = release.source
     return Manifest(
         model=source.recipe.name,
@@ -157,13 +155,10 @@ def _manifest(release: Release, number: int, files: tuple[ReleaseFile, ...]) -> 
         files=files,
         costs=_costs(release),
         tools=tool_versions(),
-        host={
-            "platform": platform.platform(),
-            "processor": platform.machine(),
-            "cores": str(os.cpu_count()),
-            "python": platform.python_version(),
-        },
+        host=host_facts(),
         flow_run=flow_run.id,
+        flow_run_url=flow_run.ui_url,
+        signing=signing,
     )
 
 
@@ -179,6 +174,7 @@ def _published_format(candidate: Candidate) -> PublishedFormat:
         checks=candidate.verified.checks,
         onnx=candidate.verified.onnx,
         parity=candidate.parity,
+        parity_summary=candidate.parity.summary(),
         notes=candidate.notes,
     )
 
@@ -193,17 +189,6 @@ def _costs(release: Release) -> dict[str, Cost]:
             f"parity {folder}": each.parity_cost,
         }
     return costs
-
-
-def tool_versions() -> dict[str, str]:
-    """Return the version of each package that may take part in a release and is installed."""
-    versions = {}
-    for name in _TOOLS:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions
 
 
 def _link(published: Published) -> None:

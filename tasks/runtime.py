@@ -19,6 +19,7 @@ from tasks.domain.errors import ConfigurationError, ReleaseError
 from tasks.isolation import Children
 from tasks.settings import local_settings, store_settings
 from tasks.storage.digest import sha256_of
+from tasks.storage.keys import signing_key
 from tasks.storage.s3 import ensure_usable, open_store
 
 if TYPE_CHECKING:
@@ -118,10 +119,12 @@ def open_workshop() -> Iterator[Workshop]:
     Raises:
         StorageError: The store cannot be used: down, bucket missing, credentials wrong, or
             no conditional writes.
+        ConfigurationError: The signing key can be neither read nor made.
     """
     run = str(flow_run.id or uuid4())
     store = open_store(store_settings())
     ensure_usable(store)
+    signing_key(local_settings())  # made now, or told now that it cannot be, not after hours
     folder = Path(tempfile.mkdtemp(prefix="conveyor-", dir=local_settings().scratch))
     try:
         with Children(folder) as children:

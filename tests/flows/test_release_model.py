@@ -64,8 +64,13 @@ def test_a_recipe_becomes_a_release_whose_manifest_names_every_file(
     keys = {key.removeprefix(folder) for key in store().keys(folder)}
     listed = {file.path for file in manifest.files}
     assert listed <= keys
-    assert {key for key in keys - listed if not key.startswith(".")} == {"manifest.json"}
-    assert {path.partition("/")[0] for path in listed} == {"onnx", "parity", "golden"}
+    assert {key for key in keys - listed if not key.startswith(".")} == {
+        "manifest.json",
+        "model.sig",
+    }
+    assert {path.partition("/")[0] for path in listed} == {
+        *("onnx", "parity", "golden", "provenance.json")
+    }
     (onnx,) = manifest.formats
     assert onnx.parity.passed
     assert onnx.format is ModelFormat.ONNX

@@ -76,6 +76,7 @@ def test_a_release_lies_in_the_bucket_as_people_expect(
     keys = {key.removeprefix(f"{model}/") for key in store.keys(f"{model}/")}
     assert keys == {f"1/{path}" for path in CONTENTS} | {
         "1/.claim.json",
+        "1/.manifest.json",
         "1/manifest.json",
         "aliases/latest.json",
     }
@@ -244,7 +245,15 @@ def test_progress_rises_to_one(publish_it: Callable[..., Published]) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/onnx/model.onnx", "onnx/../../other", "onnx//x", "manifest.json", ".claim.json", "tf"],
+    [
+        "/onnx/model.onnx",
+        "onnx/../../other",
+        "onnx//x",
+        "manifest.json",
+        ".claim.json",
+        "model.sig",
+        "tf",
+    ],
 )
 def test_a_path_that_leaves_the_release_or_hides_in_it_is_refused_before_anything_is_written(
     store: S3Store, model: str, tmp_path: Path, path: str
