@@ -65,16 +65,14 @@ def signed_digests(content: bytes, public_pem: str, where: str) -> dict[str, str
     """
     from model_signing import verifying
 
-    bundle, statement = _read(content, where)
-    expected, got = fingerprint_of(public_pem), bundle["verificationMaterial"]["publicKey"]["hint"]
+    got, digests = _read(content, where)
+    expected = fingerprint_of(public_pem)
     if got != expected:
         message = (
             f"{where}: signed by another key (expected {expected[:12]}, got {got[:12]}). Get the "
             "signer's public key from the signer, not from where the release was."
         )
         raise SigningError(message)
-    resources = statement["predicate"]["resources"]
-    digests = {str(each["name"]): str(each["digest"]) for each in resources}
     with tempfile.TemporaryDirectory(prefix="verifying-") as folder:
         signature, key = Path(folder) / SIGNATURE, Path(folder) / "key.pub"
         signature.write_bytes(content)
@@ -115,16 +113,16 @@ def _known(digests: Mapping[str, str], outside: tuple[str, ...]) -> Config:
     return Known()
 
 
-def _read(content: bytes, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return a bundle and the statement in it; both as yet unproven."""
+def _read(content: bytes, where: str) -> tuple[str, dict[str, str]]:
+    """Return whose a bundle claims to be, and the digests in it; both as yet unproven."""
     with suppress(ValueError, KeyError, IndexError, TypeError):
         bundle = json.loads(content)
         payload = base64.b64decode(bundle["dsseEnvelope"]["payload"], validate=True)
         signature = bundle["dsseEnvelope"]["signatures"][0]["sig"]
-        hint = bundle["verificationMaterial"]["publicKey"]["hint"]
+        hint = str(bundle["verificationMaterial"]["publicKey"]["hint"])
         only: dict[str, Any] = {
             "mediaType": _BUNDLE,
-            "verificationMaterial": {"publicKey": {"hint": str(hint)}, "tlogEntries": []},
+            "verificationMaterial": {"publicKey": {"hint": hint}, "tlogEntries": []},
             "dsseEnvelope": {
                 "payload": _spelled(payload),
                 "payloadType": _PAYLOAD,
@@ -132,10 +130,11 @@ def _read(content: bytes, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
             },
         }
         statement = json.loads(payload)
-        if content == json.dumps(only, separators=(",", ":")).encode() and (
-            statement["predicateType"] == _PREDICATE
-        ):
-            return bundle, statement
+        resources = statement["predicate"]["resources"]
+        digests = {str(each["name"]): str(each["digest"]) for each in resources}
+        same = content == json.dumps(only, separators=(",", ":")).encode()
+        if same and statement["predicateType"] == _PREDICATE:
+            return hint, digests
     message = (
         f"{where}: not a signature as this program writes it (expected a Sigstore bundle of a "
         "model signed by a key pair). It was changed since, or made by other means: see "
