@@ -22,13 +22,13 @@ from tasks.domain.release import (
     Signing,
 )
 from tasks.host import host_facts
+from tasks.package_versions import tool_versions
 from tasks.progress import StageProgress
 from tasks.report import parity_html, parity_markdown
 from tasks.runtime import STAGE, workshop
 from tasks.seal import seal_of
 from tasks.settings import store_settings
 from tasks.storage import publishing
-from tasks.tools import tool_versions
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,10 +11,10 @@ from prefect.runtime import flow_run
 
 from tasks.domain.provenance import Statement, statement_of
 from tasks.host import host_facts
+from tasks.package_versions import tool_versions
 from tasks.settings import local_settings
 from tasks.storage.keys import signing_key
 from tasks.storage.sealing import Seal
-from tasks.tools import tool_versions
 
 if TYPE_CHECKING:
     from tasks.domain.recipe import Recipe

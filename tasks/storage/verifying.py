@@ -98,7 +98,17 @@ class FolderCheck:
         faults = _differences(self._signed, self._digests, outside, "the signature")
         return _check("tree", f"all {len(self._signed)} signed files are as signed", faults)
 
+    def _doubtful(self, name: str, path: str) -> Check | None:
+        """Skip a check by a document that is not as signed: it would accuse the wrong files."""
+        if isinstance(self._signed, SigningError):
+            return None
+        if self._signed.get(path) == self._digests.get(path):
+            return None
+        return Check(name=name, words=f"{path} is not as signed, so not believed", skipped=True)
+
     def _listed(self) -> Check:
+        if doubt := self._doubtful("files", MANIFEST):
+            return doubt
         manifest, fault = self._document(Manifest, MANIFEST)
         if fault or not isinstance(manifest, Manifest):
             return _check("files", "", fault)
@@ -109,6 +119,8 @@ class FolderCheck:
         return _check("files", words, faults)
 
     def _identity(self) -> Check:
+        if doubt := self._doubtful("release", MANIFEST):
+            return doubt
         manifest, expected = self.manifest, self.expected
         if manifest is None:
             return Check(name="release", words=f"{MANIFEST} cannot be read", skipped=True)
@@ -124,6 +136,8 @@ class FolderCheck:
         return _check("release", words, [Fault(path=MANIFEST, what=what) for what in faults])
 
     def _provenance(self) -> Check:
+        if doubt := self._doubtful("provenance", PROVENANCE):
+            return doubt
         statement, fault = self._document(Statement, PROVENANCE)
         if fault or not isinstance(statement, Statement):
             return _check("provenance", "", fault)
