@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from prefect import task
@@ -23,22 +20,20 @@ from tasks.domain.release import (
     PublishedFormat,
     Release,
     ReleaseFile,
+    Signing,
 )
+from tasks.host import host_facts
+from tasks.package_versions import tool_versions
 from tasks.progress import StageProgress
 from tasks.report import parity_html, parity_markdown
 from tasks.runtime import STAGE, workshop
+from tasks.seal import seal_of
 from tasks.storage import publishing
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tasks.domain.artifact import Cost
-
-_TOOLS = (
-    "onnx-conveyor", "prefect", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "skl2onnx",
-    "scikit-learn", "torch", "torchvision", "onnxscript", "tensorflow", "keras", "tf-keras",
-    "tf2onnx", "onnx-tf", "boto3",
-)  # fmt: skip
 
 
 @task(name="publish", task_run_name="publish {release.source.recipe.name}", **STAGE)
@@ -54,17 +49,18 @@ def publish(release: Release, version: int | None = None) -> Published:
         StorageError: The store refused; what was published before stays as it was.
     """
     shop, recipe = workshop(), release.source.recipe
-    progress = StageProgress(f"publish {recipe.name}")
+    progress, seal = StageProgress(f"publish {recipe.name}"), seal_of(recipe)
     files = _files(release) | pages.extra_files(release)
     published = publishing.publish(
         shop.store,
         recipe.name,
         files,
-        lambda number, files: _manifest(release, number, files),
+        lambda number, files: _manifest(release, number, files, seal.signing),
         owner=shop.run,
         version=version,
         on_progress=progress,
         pages_for=lambda number: pages.release_files(release, number, files),
+        seal=seal,
     )
     pages.keep_current(shop.store, recipe.name)
     pages.show_links(published)
@@ -140,7 +136,9 @@ def _reports(release: Release, folder: Path) -> dict[str, Path]:
     return {f"parity/{name}": folder / name for name in texts}
 
 
-def _manifest(release: Release, number: int, files: tuple[ReleaseFile, ...]) -> Manifest:
+def _manifest(
+    release: Release, number: int, files: tuple[ReleaseFile, ...], signing: Signing
+) -> Manifest:
     source = release.source
     return Manifest(
         model=source.recipe.name,
@@ -158,13 +156,10 @@ def _manifest(release: Release, number: int, files: tuple[ReleaseFile, ...]) -> 
         files=files,
         costs=_costs(release),
         tools=tool_versions(),
-        host={
-            "platform": platform.platform(),
-            "processor": platform.machine(),
-            "cores": str(os.cpu_count()),
-            "python": platform.python_version(),
-        },
+        host=host_facts(),
         flow_run=flow_run.id,
+        flow_run_url=flow_run.ui_url,
+        signing=signing,
     )
 
 
@@ -180,6 +175,7 @@ def _published_format(candidate: Candidate) -> PublishedFormat:
         checks=candidate.verified.checks,
         onnx=candidate.verified.onnx,
         parity=candidate.parity,
+        parity_summary=candidate.parity.summary(),
         notes=candidate.notes,
     )
 
@@ -194,14 +190,3 @@ def _costs(release: Release) -> dict[str, Cost]:
             f"parity {folder}": each.parity_cost,
         }
     return costs
-
-
-def tool_versions() -> dict[str, str]:
-    """Return the version of each package that may take part in a release and is installed."""
-    versions = {}
-    for name in _TOOLS:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions

@@ -21,6 +21,7 @@ from tasks.scratch import scratch_folder
 from tasks.settings import local_settings, store_settings
 from tasks.steps.frameworks import ImportRequest, import_frameworks
 from tasks.storage.digest import sha256_of
+from tasks.storage.keys import signing_key
 from tasks.storage.s3 import ensure_usable, open_store
 
 if TYPE_CHECKING:
@@ -121,10 +122,12 @@ def open_workshop() -> Iterator[Workshop]:
     Raises:
         StorageError: The store cannot be used: down, bucket missing, credentials wrong, or
             no conditional writes.
+        ConfigurationError: The signing key can be neither read nor made.
     """
     run = str(flow_run.id or uuid4())
     store = open_store(store_settings())
     ensure_usable(store)
+    signing_key(local_settings())  # made now, or told now that it cannot be, not after hours
     with scratch_folder(local_settings().scratch) as folder, Children(folder) as children:
         shop = _open[run] = Workshop(store, children, folder, run)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -60,6 +61,13 @@ class LocalSettings(BaseSettings):
     converter_packages: tuple[str, ...] = Field(
         ("tasks.converters",),
         description="Python packages whose modules are converters, as a JSON list.",
+    )
+    signing: Literal["key", "off"] = Field(
+        "key", description="`key`: sign each release by a key pair; `off`: sign none."
+    )
+    signing_key: Path = Field(
+        Path.home() / ".config" / "onnx-conveyor" / "signing.pem",
+        description="Private key (PEM, elliptic curve); made at first use, `.pub` beside it.",
     )
 
 

@@ -7,7 +7,8 @@ ReleaseError
 ├── ExportError                 no converter could express the model in a format
 ├── VerificationError           an exported file is not what it claims to be
 │   ├── DigestMismatchError         its content changed since it was recorded
-│   └── SignatureMismatchError      its inputs or outputs are not the declared ones
+│   ├── SignatureMismatchError      its inputs or outputs are not the declared ones
+│   └── SigningError                its release is not what the holder of the key signed
 ├── ParityError                 the candidate's answers stray from the reference
 ├── IsolationError              a child process did not answer
 │   ├── ChildCrashedError           it died of a signal, or left without an answer
@@ -70,6 +71,10 @@ class DigestMismatchError(VerificationError):
 
 class SignatureMismatchError(VerificationError):
     """An exported model's inputs or outputs differ from the declared ones."""
+
+
+class SigningError(VerificationError):
+    """A release is not what the holder of the key signed."""
 
 
 class ParityError(ReleaseError):

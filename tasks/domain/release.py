@@ -100,7 +100,18 @@ class PublishedFormat(Value):
     checks: tuple[str, ...]
     onnx: OnnxFacts | None
     parity: ParityReport
+    parity_summary: str = ""
+    """The report in one line."""
     notes: tuple[str, ...]
+
+
+class Signing(Value):
+    """Whether ``model.sig`` stands beside the manifest, and whose it is."""
+
+    method: Literal["key", "off"] = "off"
+    """``off``: the release is not signed, and nobody can tell whether it was changed."""
+    public_key: Sha256 | None = None
+    """SHA-256 of the signer's public key in PEM; the key itself must come from elsewhere."""
 
 
 class Manifest(Value):
@@ -129,9 +140,12 @@ class Manifest(Value):
     tools: dict[str, str]
     """Version of each package that took part."""
     host: dict[str, str]
-    """Platform, processor and cores of the machine that did it."""
+    """Platform, processor, memory and GPUs of the machine that did it."""
     flow_run: str | None
     """Id of the Prefect flow run."""
+    flow_run_url: str | None = None
+    """Its page, where the address of Prefect's UI is known (``PREFECT_UI_URL``)."""
+    signing: Signing = Signing()
 
 
 class Alias(Value):

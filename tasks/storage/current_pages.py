@@ -28,8 +28,8 @@ from tasks.report.release_pages import INDEX, README
 from tasks.storage.claims import MANIFEST, MOST_TRIES, pause
 from tasks.storage.digest import content_type_of
 from tasks.storage.documents import read_document
+from tasks.storage.naming import RESERVED
 from tasks.storage.pipeline import WORKERS, pipelined
-from tasks.storage.publishing import RESERVED
 
 if TYPE_CHECKING:
     from tasks.storage.store import ObjectStore

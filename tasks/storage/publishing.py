@@ -2,6 +2,9 @@
 
     <model>/<version>/.claim.json      who publishes under this number
     <model>/<version>/…                the files: onnx/, tf/, parity/, golden/, README.md …
+    <model>/<version>/provenance.json  where they come from
+    <model>/<version>/.manifest.json   the manifest's bytes, settled but not published
+    <model>/<version>/model.sig        signature of all of the above but the hidden ones
     <model>/<version>/manifest.json    names every file and its SHA-256
     <model>/aliases/latest.json        names a version and its manifest's SHA-256
 
@@ -19,10 +22,18 @@ of their own. Step by step, and what the next run does if this one ends right af
    way to being published by the run that was thought dead.*
 3. Read every file back from the store and compare its SHA-256.
    — *As after 2.*
-4. Write ``manifest.json`` if there is none. **This is the commit.**
-   — *The same owner finds its release published, and goes on with 5. For everybody else the
+4. Write ``provenance.json`` if there is none, and read it back; then settle the manifest's
+   bytes: write ``.manifest.json`` if there is none.
+   — *The same owner takes those that stand there, times and all, if they are of the same
+   files and name the same signing key; else a new number, as in 2.*
+5. Sign the files and the settled manifest: write ``model.sig`` if there is none, and check the
+   one that stands there. Left out where signing is off.
+   — *The same owner finds a signature of the settled bytes, whichever try made it, and goes
+   on.*
+6. Write the settled bytes as ``manifest.json`` if there is none. **This is the commit.**
+   — *The same owner finds its release published, and goes on with 7. For everybody else the
    version exists; ``latest`` is still the one before, until anybody publishes again.*
-5. Move the alias ``latest`` by compare-and-swap, to higher versions only.
+7. Move the alias ``latest`` by compare-and-swap, to higher versions only.
    — *Nothing is left to do; the same owner is told what it has published.*
 """
 
@@ -33,20 +44,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.domain.artifact import Slug, StoredFile
 from tasks.domain.errors import (
     ArtifactNotFoundError,
-    ConfigurationError,
     DigestMismatchError,
     StorageError,
     StorageUnavailableError,
 )
 from tasks.domain.release import Alias, Manifest, Published, ReleaseFile
 from tasks.storage.claims import (
-    CLAIM,
     MANIFEST,
     MOST_TRIES,
     claim,
@@ -55,14 +64,18 @@ from tasks.storage.claims import (
     pause,
 )
 from tasks.storage.documents import parse_document, read_document
+from tasks.storage.naming import QUARANTINE, require_publishable
+from tasks.storage.sealing import (
+    PROVENANCE,
+    Seal,
+    add_provenance,
+    add_signature,
+    settle_manifest,
+)
 
 if TYPE_CHECKING:
     from tasks.storage.store import ObjectStore
 
-QUARANTINE = "quarantine"
-"""The folder of what was not published."""
-
-RESERVED = frozenset({QUARANTINE, "work"})
 _LATEST = "latest"
 MakeManifest = Callable[[int, tuple[ReleaseFile, ...]], Manifest]
 MakeFiles = Callable[[int], Mapping[str, Path]]
@@ -80,6 +93,7 @@ class _Publication:
     owner: str
     report: OnProgress
     pages_for: MakeFiles
+    seal: Seal
 
 
 def publish(  # noqa: PLR0913 - what to publish, under which name, and who asks
@@ -92,6 +106,7 @@ def publish(  # noqa: PLR0913 - what to publish, under which name, and who asks
     version: int | None = None,
     on_progress: OnProgress | None = None,
     pages_for: MakeFiles | None = None,
+    seal: Seal | None = None,
 ) -> Published:
     """Publish files as one release of ``model``; the module's docstring has the steps.
 
@@ -106,6 +121,7 @@ def publish(  # noqa: PLR0913 - what to publish, under which name, and who asks
         on_progress: Is told, after each step, the share done (0 to 1) and what was done.
         pages_for: Makes the files that name the number, once it is known; for one number they
             must be the same in every try.
+        seal: Provenance and signature; absent: there are none.
 
     Raises:
         ReleaseConflictError: Another owner has published, or claimed, ``version``.
@@ -113,7 +129,7 @@ def publish(  # noqa: PLR0913 - what to publish, under which name, and who asks
             wanted ``version``, an earlier try of this owner left other bytes there.
         StorageError: The store refused. What was published before stays as it was.
     """
-    _require_publishable(model, files)
+    require_publishable(model, files)
     errand = _Publication(
         store,
         model,
@@ -122,6 +138,7 @@ def publish(  # noqa: PLR0913 - what to publish, under which name, and who asks
         owner,
         on_progress or (lambda _share, _text: None),
         pages_for or (lambda _number: {}),
+        seal or Seal(),
     )
     if version is not None:
         claim(store, model, version, owner)
@@ -184,7 +201,7 @@ def quarantine(store: ObjectStore, model: Slug, run: str, files: Mapping[str, Pa
 
 
 def _publish_as(errand: _Publication, version: int) -> Published:
-    """Do steps 2 to 5 under a number that is ours."""
+    """Do steps 2 to 7 under a number that is ours."""
     key = f"{errand.model}/{version}/{MANIFEST}"
     errand.report(0.0, f"claimed version {version}")
     try:
@@ -209,7 +226,7 @@ def _publish_as(errand: _Publication, version: int) -> Published:
 def _store_files(errand: _Publication, version: int) -> tuple[StoredFile, ...]:
     """Upload every file, then read every one back."""
     files = {**errand.files, **errand.pages_for(version)}
-    _require_publishable(errand.model, files)
+    require_publishable(errand.model, files)
     sizes = {path: file.stat().st_size + 1 for path, file in files.items()}
     total, done = 2 * sum(sizes.values()), 0
     stored = {}
@@ -233,15 +250,32 @@ def _commit(errand: _Publication, version: int, key: str, stored: tuple[StoredFi
         )
         for each in sorted(stored, key=lambda file: file.key)
     )
-    manifest = errand.manifest_for(version, files)
-    if (manifest.model, manifest.version, manifest.files) != (errand.model, version, files):
-        message = f"{errand.store.url(key)}: the manifest does not name this release's files."
-        raise StorageError(message)
-    content = manifest.model_dump_json(indent=2).encode()
+    content = _seal(errand, version, root, files)
     if errand.store.create(key, content):
         return content
     # the number is ours, so whoever wrote this was us, with files that have been read back too
     return errand.store.read(key).content
+
+
+def _seal(errand: _Publication, version: int, root: str, files: tuple[ReleaseFile, ...]) -> bytes:
+    """Do steps 4 and 5; return the manifest's bytes."""
+    store, seal = errand.store, errand.seal
+    if seal.statement_for:
+        files += (add_provenance(store, root, files, seal.statement_for),)
+        errand.report(0.96, f"wrote {PROVENANCE}")
+    manifest = errand.manifest_for(version, files)
+    said = (manifest.model, manifest.version, manifest.files, manifest.signing)
+    if said != (errand.model, version, files, seal.signing):
+        message = (
+            f"{store.url(root)}{MANIFEST}: the manifest does not name this release's files and key."
+        )
+        raise StorageError(message)
+    content = settle_manifest(store, root, manifest)
+    errand.report(0.97, "settled the manifest")
+    if seal.key:
+        add_signature(store, root, content, seal.key)
+        errand.report(0.975, f"signed version {version}")
+    return content
 
 
 def _move_latest(store: ObjectStore, model: str, version: int, manifest_sha256: str) -> bool:
@@ -274,21 +308,3 @@ def _alias_key(model: str) -> str:
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _require_publishable(model: str, files: Mapping[str, Path]) -> None:
-    """Refuse paths that would leave the release, hide in it, or stand in each other's way."""
-    if model in RESERVED:
-        message = f"{model}: is a folder of the bucket with a purpose of its own. Rename the model."
-        raise ConfigurationError(message)
-    folders = {str(parent) for path in files for parent in PurePosixPath(path).parents}
-    for path, file in files.items():
-        if not file.is_file():
-            raise StorageError(f"{file}: no such file; it was to be published as {model}/…/{path}.")
-        plain = str(PurePosixPath(path)) == path and not path.startswith("/")
-        if not plain or ".." in path.split("/") or path in {CLAIM, MANIFEST} or path in folders:
-            message = (
-                f"{model}: cannot publish a file as '{path}' (expected a relative path such as "
-                f"onnx/model.onnx, not {MANIFEST} or {CLAIM}, not also a folder). Rename it."
-            )
-            raise ConfigurationError(message)

@@ -23,6 +23,7 @@ from tasks.domain.errors import (
 )
 from tasks.storage import s3_transfer
 from tasks.storage.digest import content_type_of, s3_checksum
+from tasks.storage.local_files import whole_file, write
 from tasks.storage.s3_errors import NOT_FOUND, RACING, TAKEN, code_of, translated
 from tasks.storage.s3_transfer import PIECE_BYTES, TRIES
 from tasks.storage.store import ObjectStore, StoredText
@@ -38,9 +39,6 @@ if TYPE_CHECKING:
 
 _CONNECT_SECONDS = 5
 _READ_SECONDS = 60
-_WRITE_BYTES = 256 * 1024
-"""Written in pieces of 8 MiB, a file costs the kernel eight times as much (measured on ext4)."""
-
 _DELETE_AT_ONCE = 1_000
 """Source: Amazon S3 API reference, "DeleteObjects"."""
 
@@ -81,15 +79,16 @@ class S3Store:
 
     def get(self, file: StoredFile, path: Path) -> None:
         """Download beside ``path``, then move there what is right; see ``ObjectStore.get``."""
-        with translated(self.url(file.key)):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            unproven = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
-            try:
-                with unproven.open("xb") as target:
-                    self._read_through(file, target)
-                unproven.replace(path)
-            finally:
-                unproven.unlink(missing_ok=True)
+        with translated(self.url(file.key)), whole_file(path) as target:
+            self._read_through(file, target)
+
+    def take(self, key: str, path: Path) -> None:
+        """Download beside ``path``, then move it there; see ``ObjectStore.take``."""
+        with translated(self.url(key)), whole_file(path) as target:
+            where = self._target(key)
+            size_bytes = self.client.head_object(**where)["ContentLength"]  # type: ignore[arg-type]
+            for content in s3_transfer.pieces(self.client, where, size_bytes):
+                write(target, content)
 
     def check(self, file: StoredFile) -> None:
         """Read back and hash; see ``ObjectStore.check``."""
@@ -205,7 +204,7 @@ class S3Store:
         where = self._target(file.key)
         with ThreadPoolExecutor(1, thread_name_prefix="writer") as writer:
             for content in s3_transfer.pieces(self.client, where, file.size_bytes):
-                written = writer.submit(_write, target, content) if target else None
+                written = writer.submit(write, target, content) if target else None
                 digest.update(content)
                 if written:
                     written.result()
@@ -252,13 +251,6 @@ def ensure_usable(store: ObjectStore) -> None:
             raise StorageError(message)
     finally:
         store.remove(key)
-
-
-def _write(target: BinaryIO, content: bytes) -> None:
-    view = memoryview(content)
-    target.writelines(
-        view[start : start + _WRITE_BYTES] for start in range(0, len(content), _WRITE_BYTES)
-    )
 
 
 def _folders_of(keys: list[str], prefix: str) -> list[str]:

@@ -49,6 +49,16 @@ class ObjectStore(Protocol):
         """
         ...
 
+    def take(self, key: str, path: Path) -> None:
+        """Download whatever ``key`` holds, to ``path``; the caller must prove it.
+
+        The file is streamed, never read whole; nothing is left there if it fails.
+
+        Raises:
+            ArtifactNotFoundError: No object has this key.
+        """
+        ...
+
     def check(self, file: StoredFile) -> None:
         """Read ``file`` back from the store and compare its SHA-256; keep nothing.
 

@@ -71,6 +71,28 @@ def test_a_file_comes_back_as_it_went(
     assert [path.name for path in back.parent.iterdir()] == ["back"]
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_what_a_key_holds_is_taken_as_it_is(
+    store: S3Store, folder: str, new_file: Callable[[int], Path], tmp_path: Path, size: int
+) -> None:
+    source, back = new_file(size), tmp_path / "new" / "folder" / "back"
+    store.put(source, f"{folder}/file")
+
+    store.take(f"{folder}/file", back)
+
+    assert back.read_bytes() == source.read_bytes()
+    assert [path.name for path in back.parent.iterdir()] == ["back"]
+
+
+def test_what_is_not_there_cannot_be_taken_and_leaves_nothing(
+    store: S3Store, folder: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ArtifactNotFoundError, match="/nobody"):
+        store.take(f"{folder}/nobody", tmp_path / "new" / "back")
+
+    assert list((tmp_path / "new").iterdir()) == []
+
+
 @BOTH
 def test_putting_equal_content_again_is_no_error(
     store: S3Store, folder: str, new_file: Callable[[int], Path], size: int

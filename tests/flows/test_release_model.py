@@ -65,9 +65,15 @@ def test_a_recipe_becomes_a_release_whose_manifest_names_every_file(
     keys = {key.removeprefix(folder) for key in store().keys(folder)}
     listed = {file.path for file in manifest.files}
     assert listed <= keys
-    assert {key for key in keys - listed if not key.startswith(".")} == {"manifest.json"}
+    assert {key for key in keys - listed if not key.startswith(".")} == {
+        "manifest.json",
+        "model.sig",
+    }
     pages = {"README.md", "index.html", "graph.svg"}
-    assert {path.partition("/")[0] for path in listed} == {"onnx", "parity", "golden"} | pages
+    assert {path.partition("/")[0] for path in listed} == {
+        *("onnx", "parity", "golden", "provenance.json"),
+        *pages,
+    }
     (onnx,) = manifest.formats
     assert onnx.parity.passed
     assert onnx.format is ModelFormat.ONNX
