@@ -19,6 +19,7 @@ from tasks.domain.errors import ConfigurationError, ReleaseError
 from tasks.isolation import Children
 from tasks.settings import local_settings, store_settings
 from tasks.storage.digest import sha256_of
+from tasks.storage.places import WORK
 from tasks.storage.s3 import ensure_usable, open_store
 
 if TYPE_CHECKING:
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from prefect.tasks import Task
 
     from tasks.storage.store import ObjectStore
-
-WORK = "work"
-"""Where runs share what is not released: ``work/<flow run>/…``, removed when a run has ended."""
 
 
 class Workshop:

@@ -6,7 +6,8 @@
     <model>/aliases/latest.json        names a version and its manifest's SHA-256
 
 A version exists if it has a manifest, and only then. Nothing is ever written twice but the
-alias. Step by step, and what the next run does if this one ends right after it:
+alias. Only ``tasks.storage.removal`` deletes, and marks first what it will: a number so marked
+is never published under. Step by step, and what the next run does if this one ends right after it:
 
 1. Claim a number: write ``.claim.json`` if there is none. Without a wanted version, it is the
    highest number in use plus one, and the next one if somebody else was faster.
@@ -21,7 +22,8 @@ alias. Step by step, and what the next run does if this one ends right after it:
 4. Write ``manifest.json`` if there is none. **This is the commit.**
    — *The same owner finds its release published, and goes on with 5. For everybody else the
    version exists; ``latest`` is still the one before, until anybody publishes again.*
-5. Move the alias ``latest`` by compare-and-swap, to higher versions only.
+5. Move the alias ``latest`` by compare-and-swap, to higher versions only (see
+   ``tasks.storage.aliases``).
    — *Nothing is left to do; the same owner is told what it has published.*
 """
 
@@ -30,7 +32,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -40,29 +41,18 @@ from tasks.domain.errors import (
     ArtifactNotFoundError,
     ConfigurationError,
     DigestMismatchError,
+    ReleaseConflictError,
     StorageError,
-    StorageUnavailableError,
 )
-from tasks.domain.release import Alias, Manifest, Published, ReleaseFile
-from tasks.storage.claims import (
-    CLAIM,
-    MANIFEST,
-    MOST_TRIES,
-    claim,
-    claim_next,
-    own_claim,
-    pause,
-)
+from tasks.domain.release import Manifest, Published, ReleaseFile
+from tasks.storage.aliases import advance, resolve
+from tasks.storage.claims import claim, claim_next, own_claim, require_not_given_up
 from tasks.storage.documents import parse_document, read_document
+from tasks.storage.places import CLAIM, LATEST, MANIFEST, QUARANTINE, RESERVED
 
 if TYPE_CHECKING:
     from tasks.storage.store import ObjectStore
 
-QUARANTINE = "quarantine"
-"""The folder of what was not published."""
-
-_RESERVED = frozenset({QUARANTINE, "work"})
-_LATEST = "latest"
 MakeManifest = Callable[[int, tuple[ReleaseFile, ...]], Manifest]
 OnProgress = Callable[[float, str], None]
 
@@ -131,15 +121,7 @@ def latest(store: ObjectStore, model: Slug) -> Manifest | None:
         DigestMismatchError: The manifest is not the one that the alias was moved to.
         StorageError: It could not be read.
     """
-    try:
-        alias = read_document(Alias, store, _alias_key(model))
-    except ArtifactNotFoundError:
-        return None
-    key = f"{model}/{alias.version}/{MANIFEST}"
-    content = store.read(key).content
-    if (got := _sha256(content)) != alias.manifest_sha256:
-        raise DigestMismatchError.of(store.url(key), expected=alias.manifest_sha256, got=got)
-    return parse_document(Manifest, content, store.url(key))
+    return resolve(store, model, LATEST)
 
 
 def read_release(store: ObjectStore, model: Slug, version: int) -> Manifest:
@@ -183,7 +165,7 @@ def _publish_as(errand: _Publication, version: int) -> Published:
     manifest = parse_document(Manifest, content, errand.store.url(key))
     file = StoredFile(key=key, sha256=_sha256(content), size_bytes=len(content))
     errand.report(0.98, f"committed version {version}")
-    is_latest = _move_latest(errand.store, errand.model, version, file.sha256)
+    is_latest = advance(errand.store, errand.model, version, file.sha256, by=errand.owner)
     errand.report(1.0, f"published version {version}")
     return Published(
         model=errand.model,
@@ -224,38 +206,16 @@ def _commit(errand: _Publication, version: int, key: str, stored: tuple[StoredFi
         message = f"{errand.store.url(key)}: the manifest does not name this release's files."
         raise StorageError(message)
     content = manifest.model_dump_json(indent=2).encode()
+    require_not_given_up(errand.store, errand.model, version)
     if errand.store.create(key, content):
+        try:
+            require_not_given_up(errand.store, errand.model, version)
+        except ReleaseConflictError:
+            errand.store.remove(key)
+            raise
         return content
     # the number is ours, so whoever wrote this was us, with files that have been read back too
     return errand.store.read(key).content
-
-
-def _move_latest(store: ObjectStore, model: str, version: int, manifest_sha256: str) -> bool:
-    """Move ``latest`` forwards to ``version``; return whether it stands there now."""
-    key = _alias_key(model)
-    alias = Alias(
-        model=model, version=version, manifest_sha256=manifest_sha256, moved=datetime.now(UTC)
-    )
-    content = alias.model_dump_json(indent=2).encode()
-    for _ in range(MOST_TRIES):
-        try:
-            text = store.read(key)
-        except ArtifactNotFoundError:
-            if store.create(key, content):
-                return True
-            continue
-        standing = parse_document(Alias, text.content, store.url(key)).version
-        if standing >= version:
-            return standing == version
-        if store.replace(key, content, text.etag):
-            return True
-        pause()
-    message = f"{store.url(key)}: too many move this alias at once. Try again later."
-    raise StorageUnavailableError(message)
-
-
-def _alias_key(model: str) -> str:
-    return f"{model}/aliases/{_LATEST}.json"
 
 
 def _sha256(content: bytes) -> str:
@@ -264,7 +224,7 @@ def _sha256(content: bytes) -> str:
 
 def _require_publishable(model: str, files: Mapping[str, Path]) -> None:
     """Refuse paths that would leave the release, hide in it, or stand in each other's way."""
-    if model in _RESERVED:
+    if model in RESERVED:
         message = f"{model}: is a folder of the bucket with a purpose of its own. Rename the model."
         raise ConfigurationError(message)
     folders = {str(parent) for path in files for parent in PurePosixPath(path).parents}
