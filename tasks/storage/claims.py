@@ -79,13 +79,13 @@ def is_given_up(store: ObjectStore, model: str, version: int) -> bool:
     return _holds(store, f"{model}/{version}/{REMOVAL}")
 
 
-def require_not_given_up(store: ObjectStore, model: str, version: int) -> None:
-    """Refuse to publish under a number that is being removed, because its run seemed dead.
+def require_still_ours(store: ObjectStore, model: str, version: int, owner: str) -> None:
+    """Refuse to publish under a number that was given up because its run seemed dead.
 
     Raises:
-        ReleaseConflictError: It is.
+        ReleaseConflictError: It is being removed, or was, and may be another's by now.
     """
-    if is_given_up(store, model, version):
+    if is_given_up(store, model, version) or _owner_of(store, model, version) != owner:
         message = (
             f"{store.url(f'{model}/{version}/')}: this number was given up as garbage, since "
             "nothing had been written there for long. Run it again, to publish under the next."

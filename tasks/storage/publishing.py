@@ -46,7 +46,7 @@ from tasks.domain.errors import (
 )
 from tasks.domain.release import Manifest, Published, ReleaseFile
 from tasks.storage.aliases import advance, resolve
-from tasks.storage.claims import claim, claim_next, own_claim, require_not_given_up
+from tasks.storage.claims import claim, claim_next, own_claim, require_still_ours
 from tasks.storage.documents import parse_document, read_document
 from tasks.storage.places import CLAIM, LATEST, MANIFEST, QUARANTINE, RESERVED
 
@@ -206,10 +206,10 @@ def _commit(errand: _Publication, version: int, key: str, stored: tuple[StoredFi
         message = f"{errand.store.url(key)}: the manifest does not name this release's files."
         raise StorageError(message)
     content = manifest.model_dump_json(indent=2).encode()
-    require_not_given_up(errand.store, errand.model, version)
+    require_still_ours(errand.store, errand.model, version, errand.owner)
     if errand.store.create(key, content):
         try:
-            require_not_given_up(errand.store, errand.model, version)
+            require_still_ours(errand.store, errand.model, version, errand.owner)
         except ReleaseConflictError:
             errand.store.remove(key)
             raise
