@@ -55,5 +55,6 @@ class BucketReport(Value):
         """Say in one line how it stands."""
         read = f"{self.releases} releases of {self.models} models, {self.files} files read"
         notes = len(self.findings) - len(self.errors)
-        verdict = "sound" if self.sound else f"{len(self.errors)} errors"
+        errors = f"{len(self.errors)} error{'' if len(self.errors) == 1 else 's'}"
+        verdict = "sound" if self.sound else errors
         return f"{verdict}: {read} ({self.size_bytes / 1e6:,.1f} MB), {notes} leftovers"

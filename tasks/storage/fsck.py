@@ -7,6 +7,7 @@ for unfinished uploads if the caller asks for it; leftovers are for ``tasks.stor
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -255,6 +256,9 @@ def _note_unfinished(check: _Check, key: str, entries: dict[str, Entry]) -> None
 
 
 def _facts(error: ReleaseError) -> str:
-    """Return an error's words without the place that they begin with."""
+    """Return what was expected and got, or all words but the place that they begin with."""
     words = " ".join(str(error).split())
+    facts = re.search(r"\((expected [^()]*)\)", words)
+    if isinstance(error, DigestMismatchError) and facts:
+        return facts.group(1)
     return words.partition(": ")[2].rstrip(".") or words
