@@ -22,6 +22,7 @@ from tasks.settings import local_settings, store_settings
 from tasks.steps.frameworks import ImportRequest, import_frameworks
 from tasks.storage.digest import sha256_of
 from tasks.storage.keys import signing_key
+from tasks.storage.places import WORK
 from tasks.storage.s3 import ensure_usable, open_store
 
 if TYPE_CHECKING:
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
 
     from tasks.domain.recipe import Recipe
     from tasks.storage.store import ObjectStore
-
-WORK = "work"
-"""Where runs share what is not released: ``work/<flow run>/…``, removed when a run has ended."""
 
 
 class Workshop:

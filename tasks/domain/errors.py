@@ -16,6 +16,8 @@ ReleaseError
 │   └── TimeLimitError              it took longer than its limit
 └── StorageError                the object store refused or lost something
     ├── ArtifactNotFoundError
+    ├── AliasConflictError          the alias does not stand where the caller saw it
+    ├── NewerSchemaError            a document that only a newer version can read
     ├── ReleaseConflictError        somebody else published under this version
     └── StorageUnavailableError     (transient: worth another try)
 
@@ -103,6 +105,14 @@ class StorageError(ReleaseError):
 
 class ArtifactNotFoundError(StorageError):
     """No object has this key."""
+
+
+class AliasConflictError(StorageError):
+    """An alias does not stand where the caller saw it: somebody moved it meanwhile."""
+
+
+class NewerSchemaError(StorageError):
+    """A document was written by a newer version of this program, and is not guessed at."""
 
 
 class ReleaseConflictError(StorageError):

@@ -148,13 +148,59 @@ class Manifest(Value):
     signing: Signing = Signing()
 
 
-class Alias(Value):
-    """``aliases/<name>.json``: which version a name stands for; moved by compare-and-swap."""
+class Move(Value):
+    """One move of an alias: where to, when, by whom and why."""
 
-    model: Slug
     version: PositiveInt
     manifest_sha256: Sha256
     moved: datetime
+    """By the mover's own clock: for people to read, and never compared with another time."""
+    by: str = "unknown"
+    how: Literal["publish", "promote", "rollback"] = "publish"
+    reason: str = ""
+
+
+class Alias(Move):
+    """``aliases/<name>.json``: which version a name stands for; moved by compare-and-swap."""
+
+    schema_version: Literal[1] = 1
+    model: Slug
+    history: tuple[Move, ...] = ()
+    """The moves before this one, the youngest first, as many as are kept."""
+
+    @property
+    def moves(self) -> tuple[Move, ...]:
+        """Every move that is remembered, the youngest first."""
+        return (self.last, *self.history)
+
+    @property
+    def last(self) -> Move:
+        """The move that brought it where it stands."""
+        return Move.model_validate(self.model_dump(include=set(Move.model_fields)))
+
+    def before(self) -> Move | None:
+        """Return where a rollback leads: the last move that is not undone, before this one.
+
+        Two rollbacks in a row undo two moves; they do not swing between two versions.
+        """
+        standing: list[Move] = []
+        for move in reversed(self.moves):
+            if move.how == "rollback" and len(standing) > 1:
+                standing.pop()
+            else:
+                standing.append(move)
+        return standing[-2] if len(standing) > 1 else None
+
+
+class Hold(Value):
+    """``holds/<version>.json``: somebody needs this version; collecting garbage spares it."""
+
+    schema_version: Literal[1] = 1
+    model: Slug
+    version: PositiveInt
+    by: str
+    reason: str
+    held: datetime
 
 
 class Published(Value):

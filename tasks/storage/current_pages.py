@@ -25,11 +25,11 @@ from tasks.domain.errors import ArtifactNotFoundError, StorageError, StorageUnav
 from tasks.domain.release import Alias, Manifest
 from tasks.report.model_pages import ModelView, VersionRow, model_pages, root_pages, version_row
 from tasks.report.release_pages import INDEX, README
-from tasks.storage.claims import MANIFEST, MOST_TRIES, pause
+from tasks.storage.claims import MOST_TRIES, pause
 from tasks.storage.digest import content_type_of
 from tasks.storage.documents import read_document
-from tasks.storage.naming import RESERVED
 from tasks.storage.pipeline import WORKERS, pipelined
+from tasks.storage.places import MANIFEST, RESERVED
 
 if TYPE_CHECKING:
     from tasks.storage.store import ObjectStore

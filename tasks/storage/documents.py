@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+import json
+from typing import TYPE_CHECKING, TypeVar, get_args
 
 from pydantic import ValidationError
 
-from tasks.domain.errors import StorageError
+from tasks.domain.errors import NewerSchemaError, StorageError
 from tasks.domain.value import Value
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ def read_document(kind: type[Document], store: ObjectStore, key: str) -> Documen
 
     Raises:
         ArtifactNotFoundError: No object has this key.
+        NewerSchemaError: Only a newer version of this program can read it.
         StorageError: The object is something else.
     """
     return parse_document(kind, store.read(key).content, store.url(key))
@@ -29,8 +31,10 @@ def parse_document(kind: type[Document], content: bytes, where: str) -> Document
     """Make a value of what was read.
 
     Raises:
+        NewerSchemaError: Only a newer version of this program can read it.
         StorageError: It is something else; the message begins with ``where``.
     """
+    _require_known_schema(kind, content, where)
     try:
         return kind.model_validate_json(content)
     except ValidationError as error:
@@ -41,3 +45,23 @@ def parse_document(kind: type[Document], content: bytes, where: str) -> Document
             f"{field}: {first['msg']}). Was it written by a newer version of this program?"
         )
         raise StorageError(message) from error
+
+
+def _require_known_schema(kind: type[Value], content: bytes, where: str) -> None:
+    """Refuse what a newer version wrote before any field of it is believed."""
+    field = kind.model_fields.get("schema_version")
+    if field is None:
+        return
+    known = max(get_args(field.annotation))
+    try:
+        document = json.loads(content)
+    except ValueError:
+        return  # the caller says what is wrong
+    got = document.get("schema_version") if isinstance(document, dict) else None
+    if isinstance(got, int) and got > known:
+        message = (
+            f"{where}: was written by a newer version of onnx-conveyor (expected schema_version "
+            f"{known} or less, got {got}). Install a version that knows {got}; this one leaves "
+            "the file, and whatever it may name, as they are."
+        )
+        raise NewerSchemaError(message)

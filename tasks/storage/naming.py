@@ -6,16 +6,13 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from tasks.domain.errors import ConfigurationError, StorageError
-from tasks.storage.sealing import KEYS, PROVENANCE, UNLISTED
+from tasks.storage.places import RESERVED, UNLISTED
+from tasks.storage.sealing import PROVENANCE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-QUARANTINE = "quarantine"
-"""The folder of what was not published."""
-
-RESERVED = frozenset({QUARANTINE, KEYS, "work"})
 _OWN = (*UNLISTED, PROVENANCE)
 
 

@@ -10,7 +10,9 @@
 
 A version exists if it has a manifest, and only then. Nothing is ever written twice but the
 alias, and the pages above the versions (``tasks.storage.current_pages``), which hold nothing
-of their own. Step by step, and what the next run does if this one ends right after it:
+of their own. Only ``tasks.storage.removal`` deletes, and marks first what it will: a number so
+marked is never published under. Step by step, and what the next run does if this one ends right
+after it:
 
 1. Claim a number: write ``.claim.json`` if there is none. Without a wanted version, it is the
    highest number in use plus one, and the next one if somebody else was faster.
@@ -33,7 +35,8 @@ of their own. Step by step, and what the next run does if this one ends right af
 6. Write the settled bytes as ``manifest.json`` if there is none. **This is the commit.**
    — *The same owner finds its release published, and goes on with 7. For everybody else the
    version exists; ``latest`` is still the one before, until anybody publishes again.*
-7. Move the alias ``latest`` by compare-and-swap, to higher versions only.
+7. Move the alias ``latest`` by compare-and-swap, to higher versions only (see
+   ``tasks.storage.aliases``).
    — *Nothing is left to do; the same owner is told what it has published.*
 """
 
@@ -42,7 +45,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,20 +53,15 @@ from tasks.domain.artifact import Slug, StoredFile
 from tasks.domain.errors import (
     ArtifactNotFoundError,
     DigestMismatchError,
+    ReleaseConflictError,
     StorageError,
-    StorageUnavailableError,
 )
-from tasks.domain.release import Alias, Manifest, Published, ReleaseFile
-from tasks.storage.claims import (
-    MANIFEST,
-    MOST_TRIES,
-    claim,
-    claim_next,
-    own_claim,
-    pause,
-)
+from tasks.domain.release import Manifest, Published, ReleaseFile
+from tasks.storage.aliases import advance, resolve
+from tasks.storage.claims import claim, claim_next, own_claim, require_still_ours
 from tasks.storage.documents import parse_document, read_document
-from tasks.storage.naming import QUARANTINE, require_publishable
+from tasks.storage.naming import require_publishable
+from tasks.storage.places import LATEST, MANIFEST, QUARANTINE
 from tasks.storage.sealing import (
     PROVENANCE,
     Seal,
@@ -76,7 +73,6 @@ from tasks.storage.sealing import (
 if TYPE_CHECKING:
     from tasks.storage.store import ObjectStore
 
-_LATEST = "latest"
 MakeManifest = Callable[[int, tuple[ReleaseFile, ...]], Manifest]
 MakeFiles = Callable[[int], Mapping[str, Path]]
 OnProgress = Callable[[float, str], None]
@@ -160,15 +156,7 @@ def latest(store: ObjectStore, model: Slug) -> Manifest | None:
         DigestMismatchError: The manifest is not the one that the alias was moved to.
         StorageError: It could not be read.
     """
-    try:
-        alias = read_document(Alias, store, _alias_key(model))
-    except ArtifactNotFoundError:
-        return None
-    key = f"{model}/{alias.version}/{MANIFEST}"
-    content = store.read(key).content
-    if (got := _sha256(content)) != alias.manifest_sha256:
-        raise DigestMismatchError.of(store.url(key), expected=alias.manifest_sha256, got=got)
-    return parse_document(Manifest, content, store.url(key))
+    return resolve(store, model, LATEST)
 
 
 def read_release(store: ObjectStore, model: Slug, version: int) -> Manifest:
@@ -212,7 +200,7 @@ def _publish_as(errand: _Publication, version: int) -> Published:
     manifest = parse_document(Manifest, content, errand.store.url(key))
     file = StoredFile(key=key, sha256=_sha256(content), size_bytes=len(content))
     errand.report(0.98, f"committed version {version}")
-    is_latest = _move_latest(errand.store, errand.model, version, file.sha256)
+    is_latest = advance(errand.store, errand.model, version, file.sha256, by=errand.owner)
     errand.report(1.0, f"published version {version}")
     return Published(
         model=errand.model,
@@ -251,7 +239,13 @@ def _commit(errand: _Publication, version: int, key: str, stored: tuple[StoredFi
         for each in sorted(stored, key=lambda file: file.key)
     )
     content = _seal(errand, version, root, files)
+    require_still_ours(errand.store, errand.model, version, errand.owner)
     if errand.store.create(key, content):
+        try:
+            require_still_ours(errand.store, errand.model, version, errand.owner)
+        except ReleaseConflictError:
+            errand.store.remove(key)
+            raise
         return content
     # the number is ours, so whoever wrote this was us, with files that have been read back too
     return errand.store.read(key).content
@@ -276,34 +270,6 @@ def _seal(errand: _Publication, version: int, root: str, files: tuple[ReleaseFil
         add_signature(store, root, content, seal.key)
         errand.report(0.975, f"signed version {version}")
     return content
-
-
-def _move_latest(store: ObjectStore, model: str, version: int, manifest_sha256: str) -> bool:
-    """Move ``latest`` forwards to ``version``; return whether it stands there now."""
-    key = _alias_key(model)
-    alias = Alias(
-        model=model, version=version, manifest_sha256=manifest_sha256, moved=datetime.now(UTC)
-    )
-    content = alias.model_dump_json(indent=2).encode()
-    for _ in range(MOST_TRIES):
-        try:
-            text = store.read(key)
-        except ArtifactNotFoundError:
-            if store.create(key, content):
-                return True
-            continue
-        standing = parse_document(Alias, text.content, store.url(key)).version
-        if standing >= version:
-            return standing == version
-        if store.replace(key, content, text.etag):
-            return True
-        pause()
-    message = f"{store.url(key)}: too many move this alias at once. Try again later."
-    raise StorageUnavailableError(message)
-
-
-def _alias_key(model: str) -> str:
-    return f"{model}/aliases/{_LATEST}.json"
 
 
 def _sha256(content: bytes) -> str:

@@ -140,17 +140,7 @@ class S3Store:
             raise StorageError(f"{self.url('')}: will not empty the whole bucket. Give a prefix.")
         keys = list(self.keys(prefix))
         # some servers (SeaweedFS) keep empty folders; to the others these keys are nothing
-        everything = keys + _folders_of(keys, prefix)
-        for start in range(0, len(everything), _DELETE_AT_ONCE):
-            batch = [{"Key": key} for key in everything[start : start + _DELETE_AT_ONCE]]
-            with translated(self.url(prefix)):
-                answer = self.client.delete_objects(
-                    Bucket=self.bucket,
-                    Delete={"Objects": batch, "Quiet": True},  # type: ignore[typeddict-item]
-                )
-            for each in answer.get("Errors", ()):
-                why = f"{each.get('Code')}: {each.get('Message')}"
-                raise StorageError(f"{self.url(str(each.get('Key')))}: was not removed ({why}).")
+        delete_keys(self, keys + folders_of(keys, prefix), prefix)
         return len(keys)
 
     def _target(self, key: str) -> dict[str, str]:
@@ -253,7 +243,25 @@ def ensure_usable(store: ObjectStore) -> None:
         store.remove(key)
 
 
-def _folders_of(keys: list[str], prefix: str) -> list[str]:
+def delete_keys(store: S3Store, keys: list[str], where: str) -> None:
+    """Delete objects by their keys, a thousand at a time; one that is gone is no error.
+
+    Raises:
+        StorageError: One of them could not be deleted.
+    """
+    for start in range(0, len(keys), _DELETE_AT_ONCE):
+        batch = [{"Key": key} for key in keys[start : start + _DELETE_AT_ONCE]]
+        with translated(store.url(where)):
+            answer = store.client.delete_objects(
+                Bucket=store.bucket,
+                Delete={"Objects": batch, "Quiet": True},  # type: ignore[typeddict-item]
+            )
+        for each in answer.get("Errors", ()):
+            why = f"{each.get('Code')}: {each.get('Message')}"
+            raise StorageError(f"{store.url(str(each.get('Key')))}: was not removed ({why}).")
+
+
+def folders_of(keys: list[str], prefix: str) -> list[str]:
     """Return the folders of ``keys`` at or below ``prefix``, the deepest first."""
     parents = {f"{folder}/" for key in keys for folder in map(str, PurePosixPath(key).parents)}
     below = (folder for folder in parents if folder.startswith(prefix))

@@ -17,23 +17,18 @@ from tasks.domain.artifact import StoredFile
 from tasks.domain.errors import DigestMismatchError, SigningError
 from tasks.domain.provenance import Statement
 from tasks.domain.release import Manifest, ReleaseFile, Signing
-from tasks.storage.claims import CLAIM, MANIFEST
 from tasks.storage.documents import parse_document
-from tasks.storage.signing import SIGNATURE, sign, signed_digests
+from tasks.storage.places import CLAIM, DRAFT, KEYS, MANIFEST, REMOVAL, SIGNATURE
+from tasks.storage.signing import sign, signed_digests
 
 if TYPE_CHECKING:
     from tasks.storage.keys import SigningKey
     from tasks.storage.store import ObjectStore
 
-DRAFT = ".manifest.json"
 PROVENANCE = "provenance.json"
-KEYS = "keys"
-"""The folder of the public keys, ``<fingerprint>.pem``: for people, not for trust."""
 
-NOTES = (CLAIM, DRAFT)
-"""What the publisher notes for itself beside a release: no part of it, and not signed."""
-UNLISTED = (*NOTES, MANIFEST, SIGNATURE)
-"""What lawfully stands in a release's folder without being named by the manifest."""
+NOTES = (CLAIM, DRAFT, REMOVAL)
+"""What is noted beside a release: no part of it, and not signed."""
 
 MakeStatement = Callable[[tuple[ReleaseFile, ...]], Statement]
 

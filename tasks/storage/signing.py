@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.domain.errors import SigningError
 from tasks.storage.keys import fingerprint_of
+from tasks.storage.places import SIGNATURE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from model_signing.hashing import Config
 
     from tasks.storage.keys import SigningKey
-
-SIGNATURE = "model.sig"
-"""Where a signature stands in a release; OpenSSF model signing's own default."""
 
 _PREDICATE = "https://model_signing/signature/v1.0"
 _BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"

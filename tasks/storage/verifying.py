@@ -14,12 +14,12 @@ from tasks.domain.errors import SigningError, StorageError
 from tasks.domain.provenance import Statement
 from tasks.domain.release import Alias, Manifest
 from tasks.domain.verification import Check, Fault
-from tasks.storage.claims import MANIFEST
 from tasks.storage.digest import sha256_of
 from tasks.storage.documents import parse_document
 from tasks.storage.keys import fingerprint_of
-from tasks.storage.sealing import NOTES, PROVENANCE, UNLISTED
-from tasks.storage.signing import SIGNATURE, signed_digests
+from tasks.storage.places import MANIFEST, SIGNATURE, UNLISTED
+from tasks.storage.sealing import NOTES, PROVENANCE
+from tasks.storage.signing import signed_digests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

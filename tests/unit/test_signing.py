@@ -11,7 +11,8 @@ import pytest
 from tasks.domain.errors import SigningError
 from tasks.settings import LocalSettings
 from tasks.storage.keys import SigningKey, signing_key
-from tasks.storage.signing import SIGNATURE, sign, signed_digests
+from tasks.storage.places import SIGNATURE
+from tasks.storage.signing import sign, signed_digests
 
 if TYPE_CHECKING:
     from pathlib import Path
