@@ -26,6 +26,8 @@ CONVERTER = Converter(
     family=Family.TENSORFLOW,
     rank=20,
     summary="python -m tf2onnx.convert --saved-model",
+    tools=("tf2onnx",),
+    code=("tasks.tf2onnx_lean",),
 )
 
 _SIGNATURE = "serving_default"

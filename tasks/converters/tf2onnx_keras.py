@@ -15,6 +15,8 @@ CONVERTER = Converter(
     family=Family.TENSORFLOW,
     rank=10,
     summary="tf2onnx, with large weights kept out of its graph",
+    tools=("tf2onnx",),
+    code=("tasks.tf2onnx_lean",),
 )
 
 

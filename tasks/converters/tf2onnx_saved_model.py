@@ -28,6 +28,8 @@ CONVERTER = Converter(
     family=Family.TENSORFLOW_LEGACY,
     rank=10,
     summary="tf2onnx, with large weights kept out of its graph",
+    tools=("tf2onnx",),
+    code=("tasks.tf2onnx_lean",),
 )
 
 

@@ -20,6 +20,7 @@ CONVERTER = Converter(
     family=Family.TORCH,
     rank=10,
     summary="torch.onnx.export(dynamo=True): a symbolic capture, opset 18 or later",
+    tools=("onnxscript", "onnx-ir"),
 )
 
 _LOWEST_OPSET = 18

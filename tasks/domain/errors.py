@@ -16,6 +16,7 @@ ReleaseError
 └── StorageError                the object store refused or lost something
     ├── ArtifactNotFoundError
     ├── ReleaseConflictError        somebody else published under this version
+    ├── UnreadableDocumentError     an object is not the document that it should be
     └── StorageUnavailableError     (transient: worth another try)
 
 Each is built from its message alone, because that is all Prefect keeps of an
@@ -102,6 +103,10 @@ class ArtifactNotFoundError(StorageError):
 
 class ReleaseConflictError(StorageError):
     """Somebody else published under the same version."""
+
+
+class UnreadableDocumentError(StorageError):
+    """An object is not the document that it should be."""
 
 
 class StorageUnavailableError(StorageError):

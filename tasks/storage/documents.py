@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 
-from tasks.domain.errors import StorageError
+from tasks.domain.errors import UnreadableDocumentError
 from tasks.domain.value import Value
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def read_document(kind: type[Document], store: ObjectStore, key: str) -> Documen
 
     Raises:
         ArtifactNotFoundError: No object has this key.
-        StorageError: The object is something else.
+        UnreadableDocumentError: The object is something else.
     """
     return parse_document(kind, store.read(key).content, store.url(key))
 
@@ -29,7 +29,7 @@ def parse_document(kind: type[Document], content: bytes, where: str) -> Document
     """Make a value of what was read.
 
     Raises:
-        StorageError: It is something else; the message begins with ``where``.
+        UnreadableDocumentError: It is something else; the message begins with ``where``.
     """
     try:
         return kind.model_validate_json(content)
@@ -40,4 +40,4 @@ def parse_document(kind: type[Document], content: bytes, where: str) -> Document
             f"{where}: cannot be read (expected JSON of a {kind.__name__}, got a fault in "
             f"{field}: {first['msg']}). Was it written by a newer version of this program?"
         )
-        raise StorageError(message) from error
+        raise UnreadableDocumentError(message) from error

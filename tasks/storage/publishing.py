@@ -16,7 +16,8 @@ alias. Step by step, and what the next run does if this one ends right after it:
    — *The same owner uploads what is missing. If it has other bytes by now, because a training
    does not repeat bit by bit, it takes a new number: the files of the old one may be on their
    way to being published by the run that was thought dead.*
-3. Read every file back from the store and compare its SHA-256.
+3. Note the store's tag of every file by one listing, then read every file back and compare its
+   SHA-256: in this order, so that a tag is never one of other bytes.
    — *As after 2.*
 4. Write ``manifest.json`` if there is none. **This is the commit.**
    — *The same owner finds its release published, and goes on with 5. For everybody else the
@@ -131,15 +132,36 @@ def latest(store: ObjectStore, model: Slug) -> Manifest | None:
         DigestMismatchError: The manifest is not the one that the alias was moved to.
         StorageError: It could not be read.
     """
+    alias = latest_alias(store, model)
+    return read_named(store, alias)[0] if alias else None
+
+
+def latest_alias(store: ObjectStore, model: Slug) -> Alias | None:
+    """Return the alias ``latest``; None if nothing is released.
+
+    Raises:
+        StorageError: It could not be read.
+    """
     try:
-        alias = read_document(Alias, store, _alias_key(model))
+        return read_document(Alias, store, _alias_key(model))
     except ArtifactNotFoundError:
         return None
-    key = f"{model}/{alias.version}/{MANIFEST}"
+
+
+def read_named(store: ObjectStore, alias: Alias) -> tuple[Manifest, StoredFile]:
+    """Return the manifest that an alias names, and the file that it is.
+
+    Raises:
+        ArtifactNotFoundError: It is gone.
+        DigestMismatchError: It is not the one that the alias was moved to.
+        StorageError: It could not be read.
+    """
+    key = f"{alias.model}/{alias.version}/{MANIFEST}"
     content = store.read(key).content
     if (got := _sha256(content)) != alias.manifest_sha256:
         raise DigestMismatchError.of(store.url(key), expected=alias.manifest_sha256, got=got)
-    return parse_document(Manifest, content, store.url(key))
+    file = StoredFile(key=key, sha256=got, size_bytes=len(content))
+    return parse_document(Manifest, content, store.url(key)), file
 
 
 def read_release(store: ObjectStore, model: Slug, version: int) -> Manifest:
@@ -178,8 +200,7 @@ def _publish_as(errand: _Publication, version: int) -> Published:
     try:
         content = errand.store.read(key).content
     except ArtifactNotFoundError:
-        stored = _store_files(errand, version)
-        content = _commit(errand, version, key, stored)
+        content = _commit(errand, version, key, _store_files(errand, version))
     manifest = parse_document(Manifest, content, errand.store.url(key))
     file = StoredFile(key=key, sha256=_sha256(content), size_bytes=len(content))
     errand.report(0.98, f"committed version {version}")
@@ -194,31 +215,32 @@ def _publish_as(errand: _Publication, version: int) -> Published:
     )
 
 
-def _store_files(errand: _Publication, version: int) -> tuple[StoredFile, ...]:
-    """Upload every file, then read every one back."""
+def _store_files(errand: _Publication, version: int) -> tuple[ReleaseFile, ...]:
+    """Upload every file, then read every one back; return them in the order of their paths."""
+    root = f"{errand.model}/{version}/"
     sizes = {path: file.stat().st_size + 1 for path, file in errand.files.items()}
     total, done = 2 * sum(sizes.values()), 0
     stored = {}
     for path, file in errand.files.items():
-        stored[path] = errand.store.put(file, f"{errand.model}/{version}/{path}")
+        stored[path] = errand.store.put(file, f"{root}{path}")
         done += sizes[path]
         errand.report(0.95 * done / total, f"uploaded {path}")
+    # none for a listing that lags behind: such a file will be read where others are listed
+    tags = {each.key: each.etag for each in errand.store.entries(root)}
     for path, each in stored.items():
         errand.store.check(each)
         done += sizes[path]
         errand.report(0.95 * done / total, f"read back {path}")
-    return tuple(stored.values())
-
-
-def _commit(errand: _Publication, version: int, key: str, stored: tuple[StoredFile, ...]) -> bytes:
-    """Write the manifest; return the one that counts, which an earlier try of ours may have won."""
-    root = f"{errand.model}/{version}/"
-    files = tuple(
+    return tuple(
         ReleaseFile(
-            path=each.key.removeprefix(root), sha256=each.sha256, size_bytes=each.size_bytes
+            path=path, sha256=each.sha256, size_bytes=each.size_bytes, etag=tags.get(each.key, "")
         )
-        for each in sorted(stored, key=lambda file: file.key)
+        for path, each in sorted(stored.items())
     )
+
+
+def _commit(errand: _Publication, version: int, key: str, files: tuple[ReleaseFile, ...]) -> bytes:
+    """Write the manifest; return the one that counts, which an earlier try of ours may have won."""
     manifest = errand.manifest_for(version, files)
     if (manifest.model, manifest.version, manifest.files) != (errand.model, version, files):
         message = f"{errand.store.url(key)}: the manifest does not name this release's files."

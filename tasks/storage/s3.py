@@ -25,7 +25,7 @@ from tasks.storage import s3_transfer
 from tasks.storage.digest import content_type_of, s3_checksum
 from tasks.storage.s3_errors import NOT_FOUND, RACING, TAKEN, code_of, translated
 from tasks.storage.s3_transfer import PIECE_BYTES, TRIES
-from tasks.storage.store import ObjectStore, StoredText
+from tasks.storage.store import ObjectStore, StoredEntry, StoredText
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,9 +114,14 @@ class S3Store:
 
     def keys(self, prefix: str) -> Iterator[str]:
         """List keys; see ``ObjectStore.keys``."""
+        for each in self.entries(prefix):
+            yield each.key
+
+    def entries(self, prefix: str) -> Iterator[StoredEntry]:
+        """List keys with sizes and tags; see ``ObjectStore.entries``."""
         for page in self._pages(prefix):
             for each in page.get("Contents", ()):
-                yield each["Key"]
+                yield StoredEntry(each["Key"], each["Size"], each["ETag"])
 
     def folders(self, prefix: str) -> Iterator[str]:
         """List folders; see ``ObjectStore.folders``."""

@@ -18,6 +18,15 @@ class StoredText(NamedTuple):
     etag: str
 
 
+class StoredEntry(NamedTuple):
+    """What a listing says of one object."""
+
+    key: str
+    size_bytes: int
+    etag: str
+    """Changes when the content does. A copy of the object elsewhere may have another one."""
+
+
 class ObjectStore(Protocol):
     """A store whose files are written once and never change; only small documents move.
 
@@ -76,6 +85,13 @@ class ObjectStore(Protocol):
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Yield every key that begins with ``prefix``, in no promised order."""
+        ...
+
+    def entries(self, prefix: str) -> Iterator[StoredEntry]:
+        """Yield what is stored below ``prefix``, many objects to a request, in no promised order.
+
+        The tag is the one that ``read`` returns.
+        """
         ...
 
     def folders(self, prefix: str) -> Iterator[str]:

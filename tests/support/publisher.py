@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.domain.artifact import Cost, ModelFormat
+from tasks.domain.fingerprint import Fingerprint
 from tasks.domain.recipe import Recipe
 from tasks.domain.release import Manifest, ReleaseFile
 from tasks.settings import store_settings
@@ -45,7 +46,12 @@ _RECIPE: dict[str, Any] = {
 }
 
 
-def manifest_maker(model: str) -> Callable[[int, tuple[ReleaseFile, ...]], Manifest]:
+FINGERPRINT = Fingerprint.of({"recipe.opset": "17"})
+
+
+def manifest_maker(
+    model: str, fingerprint: Fingerprint = FINGERPRINT
+) -> Callable[[int, tuple[ReleaseFile, ...]], Manifest]:
     def manifest_for(version: int, files: tuple[ReleaseFile, ...]) -> Manifest:
         return Manifest(
             model=model,
@@ -53,6 +59,9 @@ def manifest_maker(model: str) -> Callable[[int, tuple[ReleaseFile, ...]], Manif
             created=datetime.now(UTC),
             seeded=False,
             recipe=Recipe.model_validate({"name": model, **_RECIPE}),
+            fingerprint=fingerprint,
+            changed_since=None,
+            changes=(),
             source_format=ModelFormat.SKLEARN,
             source_sha256="0" * 64,
             metrics={},
