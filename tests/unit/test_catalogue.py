@@ -570,7 +570,8 @@ def test_a_thousand_recipes_are_parsed_by_libyaml() -> None:
 
 @pytest.mark.parametrize("path", sorted(MODELS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_both_parsers_of_yaml_see_the_same_recipe_on_the_same_lines(path: Path) -> None:
-    def outline(node: yaml.Node) -> Any:
+    def outline(node: yaml.Node | None) -> Any:
+        assert node is not None
         at = (node.tag, node.start_mark.line, node.start_mark.column)
         if isinstance(node, yaml.ScalarNode):
             return (*at, node.value)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tasks.domain.fingerprint import Fingerprint, leaves
+from tasks.domain.release import Standing
 
 if TYPE_CHECKING:
     import random
@@ -135,3 +136,11 @@ def test_what_people_wrote_comes_before_what_they_installed() -> None:
     assert [change.split()[0] for change in changes] == [
         "recipe.opset", "parity.base.rtol", "onnx", "code",
     ]  # fmt: skip
+
+
+def test_a_standing_says_the_first_changes_and_how_many_more() -> None:
+    changes = tuple(f"change {number}" for number in range(5))
+
+    text = Standing(fingerprint=fingerprint(), version=3, changes=changes).summary()
+
+    assert text == "since version 3: change 0; change 1; change 2; and 2 more"
