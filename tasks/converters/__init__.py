@@ -57,6 +57,12 @@ class Converter:
     rank: int
     """Where several fit, the lowest is tried first."""
     summary: str
+    tools: tuple[str, ...] = ()
+    """Packages whose version decides what it writes; those of its formats need no mention."""
+    code: tuple[str, ...] = ()
+    """Packages of our own, outside the converters' own one, that it is made of."""
+    tools_folder: Path | None = None
+    """Where ``tools`` are installed, if not where everything is."""
     opsets: range = range(1, 1_000)
     """The opsets that it can write; it is not tried for others. Of no meaning for SavedModels."""
 

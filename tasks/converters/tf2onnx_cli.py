@@ -27,6 +27,8 @@ CONVERTER = Converter(
     rank=20,
     summary="python -m tf2onnx.convert --saved-model",
     opsets=OPSETS,
+    tools=("tf2onnx",),
+    code=("tasks.tf2onnx_lean",),
 )
 
 _SIGNATURE = "serving_default"

@@ -29,6 +29,8 @@ CONVERTER = Converter(
     rank=10,
     summary="tf2onnx, with large weights kept out of its graph",
     opsets=OPSETS,
+    tools=("tf2onnx",),
+    code=("tasks.tf2onnx_lean",),
 )
 
 

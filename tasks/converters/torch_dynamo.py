@@ -27,6 +27,7 @@ CONVERTER = Converter(
     rank=10,
     summary="torch.onnx.export(dynamo=True): a symbolic capture, opset 18 or later",
     opsets=range(_LOWEST_OPSET, 27),
+    tools=("onnxscript", "onnx-ir"),
 )
 
 _WRONG_ONNXSCRIPT = {"0.5.4", "0.5.5", "0.5.6"}

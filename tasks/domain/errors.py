@@ -19,6 +19,7 @@ ReleaseError
     ├── AliasConflictError          the alias does not stand where the caller saw it
     ├── NewerSchemaError            a document that only a newer version can read
     ├── ReleaseConflictError        somebody else published under this version
+    ├── UnreadableDocumentError     an object is not the document that it should be
     └── StorageUnavailableError     (transient: worth another try)
 
 Each is built from its message alone, because that is all Prefect keeps of an
@@ -117,6 +118,10 @@ class NewerSchemaError(StorageError):
 
 class ReleaseConflictError(StorageError):
     """Somebody else published under the same version."""
+
+
+class UnreadableDocumentError(StorageError):
+    """An object is not the document that it should be."""
 
 
 class StorageUnavailableError(StorageError):

@@ -19,9 +19,12 @@ from tasks.domain.artifact import (
     StoredTree,
     VerifiedArtifact,
 )
+from tasks.domain.fingerprint import Fingerprint
 from tasks.domain.parity import ParityReport
 from tasks.domain.recipe import Recipe
 from tasks.domain.value import Value
+
+_CHANGES_SAID = 3
 
 
 class SourceModel(Value):
@@ -70,9 +73,47 @@ class Candidate(Value):
     parity_cost: Cost
 
 
+class Published(Value):
+    """What publishing answers."""
+
+    model: Slug
+    version: PositiveInt
+    manifest: StoredFile
+    latest: bool
+    """Whether the alias ``latest`` was moved to this version (not, if a newer one stood there)."""
+    size_bytes: NonNegativeInt
+
+
+class Standing(Value):
+    """What stands released under ``latest``, held against what would be released now."""
+
+    fingerprint: Fingerprint
+    """What would be released now."""
+    version: PositiveInt | None = None
+    """The version that ``latest`` names; None where nothing is released."""
+    changes: tuple[str, ...] = ()
+    """Why that version is not good enough, in words."""
+    files: NonNegativeInt = 0
+    """How many of its files were found in the store as they were published."""
+    published: Published | None = None
+    """That version, where it is up to date; None where there is something to do."""
+
+    def summary(self) -> str:
+        """Say in one line how it stands."""
+        if self.version is None:
+            return "nothing is released yet"
+        if self.published:
+            return f"version {self.version} is up to date ({self.files} files checked)"
+        said = "; ".join(self.changes[:_CHANGES_SAID])
+        more = len(self.changes) - _CHANGES_SAID
+        return f"since version {self.version}: {said}{f'; and {more} more' if more > 0 else ''}"
+
+
 class Release(Value):
     """Everything that one run proved, ready to be published."""
 
+    standing: Standing
+    """Why it was made."""
     source: SourceModel
     reference: Reference
     candidates: tuple[Candidate, ...]
@@ -84,6 +125,11 @@ class ReleaseFile(Value):
     path: str
     sha256: Sha256
     size_bytes: NonNegativeInt
+    etag: str = ""
+    """The store's own tag for these bytes: it tells without reading that they are still there.
+
+    Empty where the store had not listed it yet; then only reading tells.
+    """
 
 
 class PublishedFormat(Value):
@@ -127,6 +173,12 @@ class Manifest(Value):
     seeded: bool
     """True: random weights; the release proves a graph and is of no other use."""
     recipe: Recipe
+    fingerprint: Fingerprint
+    """All that it depends on; a release with the same one need not be made again."""
+    changed_since: PositiveInt | None
+    """The version that was ``latest`` before; None for the first."""
+    changes: tuple[str, ...]
+    """What differs from that one, or what was wrong with it, in words."""
     source_format: ModelFormat
     source_sha256: Sha256
     metrics: dict[str, float]
@@ -201,14 +253,3 @@ class Hold(Value):
     by: str
     reason: str
     held: datetime
-
-
-class Published(Value):
-    """What publishing answers."""
-
-    model: Slug
-    version: PositiveInt
-    manifest: StoredFile
-    latest: bool
-    """Whether the alias ``latest`` was moved to this version (not, if a newer one stood there)."""
-    size_bytes: NonNegativeInt

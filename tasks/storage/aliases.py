@@ -105,7 +105,7 @@ def resolve(store: ObjectStore, model: Slug, alias: Slug) -> Manifest | None:
         StorageError: It could not be read.
     """
     standing = read_alias(store, model, alias)
-    return None if standing is None else named_manifest(store, model, standing)
+    return None if standing is None else named_manifest(store, model, standing)[0]
 
 
 def advance(store: ObjectStore, model: Slug, version: int, manifest_sha256: str, by: str) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar, get_args
 
 from pydantic import ValidationError
 
-from tasks.domain.errors import NewerSchemaError, StorageError
+from tasks.domain.errors import NewerSchemaError, UnreadableDocumentError
 from tasks.domain.value import Value
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def read_document(kind: type[Document], store: ObjectStore, key: str) -> Documen
     Raises:
         ArtifactNotFoundError: No object has this key.
         NewerSchemaError: Only a newer version of this program can read it.
-        StorageError: The object is something else.
+        UnreadableDocumentError: The object is something else.
     """
     return parse_document(kind, store.read(key).content, store.url(key))
 
@@ -32,7 +32,7 @@ def parse_document(kind: type[Document], content: bytes, where: str) -> Document
 
     Raises:
         NewerSchemaError: Only a newer version of this program can read it.
-        StorageError: It is something else; the message begins with ``where``.
+        UnreadableDocumentError: It is something else; the message begins with ``where``.
     """
     _require_known_schema(kind, content, where)
     try:
@@ -44,7 +44,7 @@ def parse_document(kind: type[Document], content: bytes, where: str) -> Document
             f"{where}: cannot be read (expected JSON of a {kind.__name__}, got a fault in "
             f"{field}: {first['msg']}). Was it written by a newer version of this program?"
         )
-        raise StorageError(message) from error
+        raise UnreadableDocumentError(message) from error
 
 
 def _require_known_schema(kind: type[Value], content: bytes, where: str) -> None:

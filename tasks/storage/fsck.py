@@ -30,6 +30,7 @@ from tasks.storage.places import (
     CLAIM,
     HOLDS,
     MANIFEST,
+    PAGES,
     REMOVAL,
     RESERVED,
     UNLISTED,
@@ -39,7 +40,8 @@ from tasks.storage.places import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tasks.storage.inventory import Entry, Inventory
+    from tasks.storage.inventory import Inventory
+    from tasks.storage.store import Entry
 
     OnProgress = Callable[[float, str], None]
 
@@ -123,7 +125,7 @@ def _check_model(check: _Check, model: str, entries: list[Entry]) -> None:
         _check_alias(check, entry.key, path)
     for path, entry in folders.get(HOLDS, {}).items():
         _check_hold(check, entry.key, path)
-    for name in folders.keys() - {*numbers, ALIASES, HOLDS}:
+    for name in folders.keys() - {*numbers, ALIASES, HOLDS, *PAGES}:
         for entry in folders[name].values():
             what = "lies where nothing of this program's belongs"
             check.note("unknown", entry.key, what, "Remove it if nobody knows it.")

@@ -33,8 +33,8 @@ from tasks.storage.removal import remove_version
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from tasks.storage.inventory import Entry, Inventory
-    from tasks.storage.store import ObjectStore
+    from tasks.storage.inventory import Inventory
+    from tasks.storage.store import Entry, ObjectStore
 
     OnProgress = Callable[[float, str], None]
 

@@ -11,15 +11,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 
-class Entry(NamedTuple):
-    """One object, as the store lists it."""
-
-    key: str
-    size_bytes: int
-    modified: datetime
-    """By the store's clock."""
-
-
 class Upload(NamedTuple):
     """A file that began to come in parts, and did not become an object yet."""
 
@@ -37,10 +28,6 @@ class Inventory(ObjectStore, Protocol):
 
     def now(self) -> datetime:
         """Return the time by the store's clock, to the second."""
-        ...
-
-    def entries(self, prefix: str) -> Iterator[Entry]:
-        """Yield every object whose key begins with ``prefix``, in no promised order."""
         ...
 
     def uploads(self, prefix: str) -> Iterator[Upload]:

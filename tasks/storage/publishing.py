@@ -22,7 +22,8 @@ after it:
    — *The same owner uploads what is missing. If it has other bytes by now, because a training
    does not repeat bit by bit, it takes a new number: the files of the old one may be on their
    way to being published by the run that was thought dead.*
-3. Read every file back from the store and compare its SHA-256.
+3. Note the store's tag of every file by one listing, then read every file back and compare its
+   SHA-256: in this order, so that a tag is never one of other bytes.
    — *As after 2.*
 4. Write ``provenance.json`` if there is none, and read it back; then settle the manifest's
    bytes: write ``.manifest.json`` if there is none.
@@ -195,8 +196,7 @@ def _publish_as(errand: _Publication, version: int) -> Published:
     try:
         content = errand.store.read(key).content
     except ArtifactNotFoundError:
-        stored = _store_files(errand, version)
-        content = _commit(errand, version, key, stored)
+        content = _commit(errand, version, key, _store_files(errand, version))
     manifest = parse_document(Manifest, content, errand.store.url(key))
     file = StoredFile(key=key, sha256=_sha256(content), size_bytes=len(content))
     errand.report(0.98, f"committed version {version}")
@@ -211,34 +211,35 @@ def _publish_as(errand: _Publication, version: int) -> Published:
     )
 
 
-def _store_files(errand: _Publication, version: int) -> tuple[StoredFile, ...]:
-    """Upload every file, then read every one back."""
+def _store_files(errand: _Publication, version: int) -> tuple[ReleaseFile, ...]:
+    """Upload every file, then read every one back; return them in the order of their paths."""
+    root = f"{errand.model}/{version}/"
     files = {**errand.files, **errand.pages_for(version)}
     require_publishable(errand.model, files)
     sizes = {path: file.stat().st_size + 1 for path, file in files.items()}
     total, done = 2 * sum(sizes.values()), 0
     stored = {}
     for path, file in files.items():
-        stored[path] = errand.store.put(file, f"{errand.model}/{version}/{path}")
+        stored[path] = errand.store.put(file, f"{root}{path}")
         done += sizes[path]
         errand.report(0.95 * done / total, f"uploaded {path}")
+    # none for a listing that lags behind: such a file will be read where others are listed
+    tags = {each.key: each.etag for each in errand.store.entries(root)}
     for path, each in stored.items():
         errand.store.check(each)
         done += sizes[path]
         errand.report(0.95 * done / total, f"read back {path}")
-    return tuple(stored.values())
-
-
-def _commit(errand: _Publication, version: int, key: str, stored: tuple[StoredFile, ...]) -> bytes:
-    """Write the manifest; return the one that counts, which an earlier try of ours may have won."""
-    root = f"{errand.model}/{version}/"
-    files = tuple(
+    return tuple(
         ReleaseFile(
-            path=each.key.removeprefix(root), sha256=each.sha256, size_bytes=each.size_bytes
+            path=path, sha256=each.sha256, size_bytes=each.size_bytes, etag=tags.get(each.key, "")
         )
-        for each in sorted(stored, key=lambda file: file.key)
+        for path, each in sorted(stored.items())
     )
-    content = _seal(errand, version, root, files)
+
+
+def _commit(errand: _Publication, version: int, key: str, files: tuple[ReleaseFile, ...]) -> bytes:
+    """Write the manifest; return the one that counts, which an earlier try of ours may have won."""
+    content = _seal(errand, version, f"{errand.model}/{version}/", files)
     require_still_ours(errand.store, errand.model, version, errand.owner)
     if errand.store.create(key, content):
         try:

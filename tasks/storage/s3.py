@@ -7,6 +7,7 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC
 from functools import cache
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -26,7 +27,7 @@ from tasks.storage.digest import content_type_of, s3_checksum
 from tasks.storage.local_files import whole_file, write
 from tasks.storage.s3_errors import NOT_FOUND, RACING, TAKEN, code_of, translated
 from tasks.storage.s3_transfer import PIECE_BYTES, TRIES
-from tasks.storage.store import ObjectStore, StoredText
+from tasks.storage.store import Entry, ObjectStore, StoredText
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,9 +125,16 @@ class S3Store:
 
     def keys(self, prefix: str) -> Iterator[str]:
         """List keys; see ``ObjectStore.keys``."""
+        for each in self.entries(prefix):
+            yield each.key
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """List keys with sizes and tags; see ``ObjectStore.entries``."""
         for page in self._pages(prefix):
             for each in page.get("Contents", ()):
-                yield each["Key"]
+                yield Entry(
+                    each["Key"], each["Size"], each["ETag"], each["LastModified"].astimezone(UTC)
+                )
 
     def folders(self, prefix: str) -> Iterator[str]:
         """List folders; see ``ObjectStore.folders``."""

@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from tasks.domain.errors import StorageError
-from tasks.storage.inventory import Entry, Upload
+from tasks.storage.inventory import Upload
 from tasks.storage.s3 import S3Store, delete_keys, folders_of, open_store
 from tasks.storage.s3_errors import code_of, translated
 
@@ -33,12 +33,6 @@ class S3Inventory(S3Store):
         except ValueError as error:
             message = f"{where}: the store's answers say no time (expected a Date, got '{date}')."
             raise StorageError(message) from error
-
-    def entries(self, prefix: str) -> Iterator[Entry]:
-        """List objects; see ``Inventory.entries``."""
-        for page in self._pages(prefix):
-            for each in page.get("Contents", ()):
-                yield Entry(each["Key"], each["Size"], each["LastModified"].astimezone(UTC))
 
     def uploads(self, prefix: str) -> Iterator[Upload]:
         """List unfinished uploads; see ``Inventory.uploads``."""

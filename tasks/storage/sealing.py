@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tasks.domain.artifact import StoredFile
 from tasks.domain.errors import DigestMismatchError, SigningError
 from tasks.domain.provenance import Statement
 from tasks.domain.release import Manifest, ReleaseFile, Signing
@@ -60,14 +59,21 @@ def add_provenance(
     """
     key = f"{root}{PROVENANCE}"
     content = make(files).text().encode()
-    if not store.create(key, content):
-        content = store.read(key).content
-        standing = parse_document(Statement, content, store.url(key))
-        if standing.digests() != {each.path: each.sha256 for each in files}:
-            raise _left_by_another(store.url(key))
-    file = StoredFile(key=key, sha256=_sha256(content), size_bytes=len(content))
-    store.check(file)
-    return ReleaseFile(path=PROVENANCE, sha256=file.sha256, size_bytes=file.size_bytes)
+    created = store.create(key, content)
+    text = store.read(key)
+    if created and text.content != content:
+        raise DigestMismatchError.of(
+            store.url(key), expected=_sha256(content), got=_sha256(text.content)
+        )
+    standing = parse_document(Statement, text.content, store.url(key))
+    if standing.digests() != {each.path: each.sha256 for each in files}:
+        raise _left_by_another(store.url(key))
+    return ReleaseFile(
+        path=PROVENANCE,
+        sha256=_sha256(text.content),
+        size_bytes=len(text.content),
+        etag=text.etag,
+    )
 
 
 def settle_manifest(store: ObjectStore, root: str, manifest: Manifest) -> bytes:

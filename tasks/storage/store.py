@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
     from pathlib import Path
 
     from tasks.domain.artifact import StoredFile
@@ -16,6 +17,17 @@ class StoredText(NamedTuple):
 
     content: bytes
     etag: str
+
+
+class Entry(NamedTuple):
+    """What a listing says of one object."""
+
+    key: str
+    size_bytes: int
+    etag: str
+    """Changes when the content does. A copy of the object elsewhere may have another one."""
+    modified: datetime
+    """By the store's clock."""
 
 
 class ObjectStore(Protocol):
@@ -95,6 +107,13 @@ class ObjectStore(Protocol):
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Yield every key that begins with ``prefix``, in no promised order."""
+        ...
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """Yield what is stored below ``prefix``, many objects to a request, in no promised order.
+
+        The tag is the one that ``read`` returns.
+        """
         ...
 
     def folders(self, prefix: str) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+from tasks.domain.artifact import StoredFile
 from tasks.domain.errors import DigestMismatchError, StorageError
 from tasks.domain.release import Manifest, Move
 from tasks.storage.documents import parse_document
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     from tasks.storage.store import ObjectStore
 
 
-def named_manifest(store: ObjectStore, model: str, move: Move) -> Manifest:
-    """Return the manifest that an alias was moved to.
+def named_manifest(store: ObjectStore, model: str, move: Move) -> tuple[Manifest, StoredFile]:
+    """Return the manifest that an alias was moved to, and the file that it is.
 
     Raises:
         ArtifactNotFoundError: It is not there.
@@ -27,7 +28,8 @@ def named_manifest(store: ObjectStore, model: str, move: Move) -> Manifest:
     content = store.read(key).content
     if (got := hashlib.sha256(content).hexdigest()) != move.manifest_sha256:
         raise DigestMismatchError.of(store.url(key), expected=move.manifest_sha256, got=got)
-    return parse_document(Manifest, content, store.url(key))
+    file = StoredFile(key=key, sha256=got, size_bytes=len(content))
+    return parse_document(Manifest, content, store.url(key)), file
 
 
 def require_whole(store: Inventory, model: str, version: int) -> str:

@@ -277,6 +277,43 @@ def test_keys_and_folders_are_listed_and_removed_below_their_prefix_only(
     assert list(store.folders(f"{folder}/")) == ["ab"]
 
 
+def test_a_listing_says_size_and_tag_of_every_object_as_reading_it_does(
+    store: S3Store, folder: str, new_file: Callable[[int], Path]
+) -> None:
+    files = [store.put(new_file(size), f"{folder}/{size}") for size in (0, SMALL, LARGE)]
+
+    entries = {each.key: each for each in store.entries(f"{folder}/")}
+
+    assert {key: each.size_bytes for key, each in entries.items()} == {
+        file.key: file.size_bytes for file in files
+    }
+    assert {each.etag for each in entries.values()} == {store.read(f.key).etag for f in files}
+
+
+@BOTH
+def test_other_bytes_of_the_same_size_have_another_tag_in_a_listing(
+    store: S3Store, folder: str, new_file: Callable[[int], Path], size: int
+) -> None:
+    for name in ("one", "two"):
+        store.put(new_file(size), f"{folder}/{name}")
+
+    one, two = store.entries(f"{folder}/")
+
+    assert one.size_bytes == two.size_bytes == size
+    assert one.etag != two.etag
+
+
+def test_a_listing_of_more_than_one_page_is_whole(store: S3Store, folder: str) -> None:
+    names = {f"{folder}/{number}" for number in range(1_005)}
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda key: store.create(key, b"{}"), names))
+
+    listed = [each.key for each in store.entries(f"{folder}/")]
+
+    assert len(listed) == len(names)
+    assert set(listed) == names
+
+
 def test_the_whole_bucket_cannot_be_removed_by_mistake(store: S3Store, folder: str) -> None:
     store.create(f"{folder}/file", b"{}")
 

@@ -93,7 +93,7 @@ def test_a_second_release_is_the_next_version_and_leaves_the_first_as_it_was(
     release_model(model)
     first = store().read(f"{model}/1/manifest.json")
 
-    release_model(model)
+    release_model(model, force=True)
 
     assert store().read(f"{model}/1/manifest.json") == first
     manifest = latest(model)
@@ -266,7 +266,7 @@ def test_a_full_disk_is_told_and_nothing_is_published(
 def _release_elsewhere(model: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     code = (
         "import sys; from flows.release_model import release_model; "
-        "release_model(sys.argv[1], *map(int, sys.argv[2:]))"
+        "release_model(sys.argv[1], *map(int, sys.argv[2:]), force=True)"
     )
     from prefect.settings import get_current_settings
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.domain.artifact import Cost, ModelFormat
+from tasks.domain.fingerprint import Fingerprint
 from tasks.domain.provenance import Statement, statement_of
 from tasks.domain.recipe import Recipe
 from tasks.domain.release import Manifest, ReleaseFile, Signing
@@ -48,6 +49,9 @@ _RECIPE: dict[str, Any] = {
 }
 
 
+FINGERPRINT = Fingerprint.of({"recipe.opset": "17"})
+
+
 def recipe_of(model: str) -> Recipe:
     return Recipe.model_validate({"name": model, **_RECIPE})
 
@@ -71,7 +75,7 @@ def seal_for(model: str) -> Seal:
 
 
 def manifest_maker(
-    model: str, signing: Signing | None = None
+    model: str, signing: Signing | None = None, fingerprint: Fingerprint = FINGERPRINT
 ) -> Callable[[int, tuple[ReleaseFile, ...]], Manifest]:
     def manifest_for(version: int, files: tuple[ReleaseFile, ...]) -> Manifest:
         return Manifest(
@@ -80,6 +84,9 @@ def manifest_maker(
             created=datetime.now(UTC),
             seeded=False,
             recipe=recipe_of(model),
+            fingerprint=fingerprint,
+            changed_since=None,
+            changes=(),
             source_format=ModelFormat.SKLEARN,
             source_sha256="0" * 64,
             metrics={},

@@ -16,6 +16,8 @@ import yaml
 
 from tasks.catalogue import (
     SCHEMA_FILE,
+    _compose,
+    _Loader,
     load_catalogue,
     load_recipe,
     main,
@@ -626,3 +628,24 @@ def test_the_catalogue_imports_nothing_heavy() -> None:
 
     heavy = {"prefect", "boto3", "httpx", "torch", "tensorflow", "sklearn", "onnx", "jsonschema"}
     assert heavy.isdisjoint(done.stdout.split())
+
+
+def test_a_thousand_recipes_are_parsed_by_libyaml() -> None:
+    assert yaml.__with_libyaml__, "the wheel of PyYAML has it"
+    assert issubclass(_Loader, yaml.CSafeLoader)
+
+
+@pytest.mark.parametrize("path", sorted(MODELS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_both_parsers_of_yaml_see_the_same_recipe_on_the_same_lines(path: Path) -> None:
+    def outline(node: yaml.Node | None) -> Any:
+        assert node is not None
+        at = (node.tag, node.start_mark.line, node.start_mark.column)
+        if isinstance(node, yaml.ScalarNode):
+            return (*at, node.value)
+        children = node.value if isinstance(node, yaml.SequenceNode) else sum(node.value, ())
+        return (*at, [outline(each) for each in children])
+
+    class Slow(yaml.SafeLoader):
+        yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+    assert outline(_compose(path)) == outline(yaml.compose(path.read_text("utf-8"), Slow))
