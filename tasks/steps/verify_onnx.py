@@ -13,6 +13,7 @@ from tasks.domain.errors import SignatureMismatchError, VerificationError
 from tasks.domain.recipe import Recipe
 from tasks.domain.value import Value
 from tasks.runners.onnxruntime_runner import MODEL, Optimisation, open_session, run_session, short
+from tasks.steps.canonical import canonical_of
 from tasks.steps.draw import draw
 from tasks.steps.onnx_file import (
     DTYPES,
@@ -93,7 +94,8 @@ def _inspect(
     model = parse(where, path)
     external = check_external_data(where, model, path.parent)
     _check_format(where, path)
-    facts = facts_of(model)
+    canonical, _ = canonical_of(where, model, path.parent)
+    facts = facts_of(model).model_copy(update={"canonical": canonical})
     check_opset(where, facts, recipe.opset)
     notes = check_domains(where, model)
     check_inference_mode(where, model)
