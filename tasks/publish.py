@@ -23,6 +23,7 @@ from tasks.domain.release import (
     Release,
     ReleaseFile,
 )
+from tasks.domain.reproducibility import with_note_on_repetition
 from tasks.progress import StageProgress
 from tasks.report import parity_html, parity_markdown
 from tasks.runtime import STAGE, workshop
@@ -57,6 +58,9 @@ def publish(release: Release, version: int | None = None) -> Published:
     """
     shop, recipe = workshop(), release.source.recipe
     progress = StageProgress(f"publish {recipe.name}")
+    release = with_note_on_repetition(
+        release, publishing.latest(shop.store, recipe.name), tool_versions()
+    )
     published = publishing.publish(
         shop.store,
         recipe.name,

@@ -99,6 +99,20 @@ def repeats(before: Manifest, release: Release, tools: Mapping[str, str]) -> str
     )
 
 
+def with_note_on_repetition(
+    release: Release, before: Manifest | None, tools: Mapping[str, str]
+) -> Release:
+    """Return the release with a note on its ONNX file, where ``repeats`` has something to say."""
+    note = repeats(before, release, tools) if before else None
+    if note is None:
+        return release
+    candidates = tuple(
+        each.model_copy(update={"notes": (*each.notes, note)}) if each.verified.onnx else each
+        for each in release.candidates
+    )
+    return release.model_copy(update={"candidates": candidates})
+
+
 def _from_facts(facts: OnnxFacts | None) -> Fingerprint | None:
     if facts is None or facts.canonical is None:
         return None

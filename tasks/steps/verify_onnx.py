@@ -9,6 +9,7 @@ import numpy as np
 
 from tasks.child import report_progress
 from tasks.domain.artifact import OnnxFacts, TensorSpec
+from tasks.domain.compatibility import check_fits, provider_notes
 from tasks.domain.errors import SignatureMismatchError, VerificationError
 from tasks.domain.recipe import Recipe
 from tasks.domain.value import Value
@@ -97,7 +98,8 @@ def _inspect(
     canonical, _ = canonical_of(where, model, path.parent)
     facts = facts_of(model).model_copy(update={"canonical": canonical})
     check_opset(where, facts, recipe.opset)
-    notes = check_domains(where, model)
+    fits = check_fits(where, recipe.serve, facts)
+    notes = check_domains(where, model) + provider_notes(recipe.serve, recipe.device, facts)
     check_inference_mode(where, model)
     weights = {each.name for each in model.graph.initializer}
     inputs = [each for each in model.graph.input if each.name not in weights]
@@ -112,6 +114,7 @@ def _inspect(
             f"operator sets as asked: {domains}",
             f"external data complete: {', '.join(external)}" if external else "one file",
             "no node in training mode",
+            *fits,
             f"signature as declared: {plain}",
         ),
         notes,
