@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 QUARANTINE = "quarantine"
 """The folder of what was not published."""
 
-_RESERVED = frozenset({QUARANTINE, "work"})
+_RESERVED = frozenset({QUARANTINE, "serving", "work"})
 _LATEST = "latest"
 MakeManifest = Callable[[int, tuple[ReleaseFile, ...]], Manifest]
 OnProgress = Callable[[float, str], None]

@@ -1,0 +1,5 @@
+"""Serving layouts: the released bytes, in the folders that a model server reads.
+
+``source`` finds a release, ``folders`` places its files, ``triton``, ``tfserving`` and
+``kserve`` know one server each, and ``command`` is the command line.
+"""
