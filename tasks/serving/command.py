@@ -9,10 +9,10 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from tasks.domain.errors import ReleaseError
-from tasks.serving.kserve import SERVICE_ACCOUNT, lay_out_kserve, upload
+from tasks.serving.kserve_layout import SERVICE_ACCOUNT, lay_out_kserve, upload
 from tasks.serving.source import from_bucket, from_folder
-from tasks.serving.tfserving import lay_out_tfserving
-from tasks.serving.triton import MAX_BATCH_SIZE, lay_out_triton
+from tasks.serving.tfserving_layout import lay_out_tfserving
+from tasks.serving.triton_layout import MAX_BATCH_SIZE, lay_out_triton
 from tasks.settings import store_settings
 from tasks.storage.s3 import open_store
 

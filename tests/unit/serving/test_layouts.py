@@ -21,7 +21,7 @@ from tasks.domain.errors import (
 from tasks.domain.release import Manifest, PublishedFormat
 from tasks.serving.command import main
 from tasks.serving.source import from_bucket, from_folder
-from tasks.serving.triton import lay_out_triton
+from tasks.serving.triton_layout import lay_out_triton
 from tasks.settings import store_settings
 from tasks.storage.publishing import publish
 from tasks.storage.s3 import open_store

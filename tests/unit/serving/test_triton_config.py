@@ -8,7 +8,7 @@ import pytest
 from google.protobuf import text_format
 
 from tasks.domain.artifact import DType
-from tasks.serving.triton import config_of
+from tasks.serving.triton_layout import config_of
 from tests.support.publisher import manifest_maker
 from tests.support.triton_schema import kind_name, parsed, type_name
 
