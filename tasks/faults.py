@@ -24,6 +24,8 @@ PATTERNS = {
     r"^(https?|s3|file|pypi):\S+$": (
         "https://…, s3://bucket/key, file:///path or pypi:NAME==VERSION#MEMBER, without spaces"
     ),
+    r"^\d+\.\d+(\.\d+)?$": "a version in quotes such as '1.17'",
+    r"^\d\d\.\d\d$": "a container release in quotes such as '24.08'",
     r"^sklearn(\.\w+)+$": "an import path such as 'sklearn.ensemble.RandomForestClassifier'",
 }
 """What a recipe's regular expressions mean, in words."""

@@ -22,6 +22,7 @@ from tasks.domain.release import (
     ReleaseFile,
     Signing,
 )
+from tasks.domain.reproducibility import with_note_on_repetition
 from tasks.host import host_facts
 from tasks.package_versions import tool_versions
 from tasks.progress import StageProgress
@@ -50,6 +51,9 @@ def publish(release: Release, version: int | None = None) -> Published:
     """
     shop, recipe = workshop(), release.source.recipe
     progress, seal = StageProgress(f"publish {recipe.name}"), seal_of(recipe)
+    release = with_note_on_repetition(
+        release, publishing.latest(shop.store, recipe.name), tool_versions()
+    )
     files = _files(release) | pages.extra_files(release)
     published = publishing.publish(
         shop.store,

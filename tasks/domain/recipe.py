@@ -6,15 +6,19 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    ValidationInfo,
+    WithJsonSchema,
     model_validator,
 )
 
 from tasks.domain.artifact import ModelFormat, ModelSignature, Sha256, Slug, TensorSpec
+from tasks.domain.compatibility import Runtime, highest_opset, opset_fault
 from tasks.domain.digest import Digest, Md5
 from tasks.domain.parity import ProfileName
 from tasks.domain.value import Value
@@ -330,6 +334,39 @@ class Limits(Value):
     timeout_seconds: PositiveInt = 900
 
 
+_OPSETS = {"minimum": 9, "maximum": 26}
+_HIGHEST_OPSET = {
+    ModelFormat.SKLEARN: 22,
+    ModelFormat.TORCH: 23,
+    ModelFormat.KERAS: 18,
+    ModelFormat.SAVED_MODEL: 18,
+}
+"""What a converter from each format writes; torch-dynamo goes on to 26, TorchScript does not."""
+_TENSORFLOW_READS = 22
+"""The highest opset for which the converters to TensorFlow have been proven."""
+
+
+def _chosen_opset(value: object, info: ValidationInfo) -> object:
+    """Turn ``auto`` into the highest opset that all of ``serve``, and the converters, know."""
+    if value != "auto" or not {"source", "targets", "serve"} <= info.data.keys():
+        return 17 if value == "auto" else value  # what is wrong with the others is said of them
+    if not info.data["serve"]:
+        message = "'auto' needs 'serve', the runtimes that must read it; or name an opset"
+        raise ValueError(message)
+    most = _HIGHEST_OPSET[SOURCE_FORMATS[info.data["source"].kind]]
+    if ModelFormat.SAVED_MODEL in info.data["targets"]:
+        most = min(most, _TENSORFLOW_READS)
+    return min(most, highest_opset(info.data["serve"]))
+
+
+Opset: TypeAlias = Annotated[
+    int,
+    Field(ge=_OPSETS["minimum"], le=_OPSETS["maximum"]),
+    BeforeValidator(_chosen_opset),
+    WithJsonSchema({"anyOf": [{"type": "integer", **_OPSETS}, {"const": "auto"}]}),
+]
+
+
 class Recipe(Value):
     """One model of the catalogue: ``models/<name>.yaml``."""
 
@@ -346,7 +383,10 @@ class Recipe(Value):
         tuple[Literal[ModelFormat.ONNX, ModelFormat.SAVED_MODEL], ...], Field(min_length=1)
     ] = (ModelFormat.ONNX,)
     """``onnx``, and ``saved_model`` which is made from the ONNX file."""
-    opset: Annotated[int, Field(ge=9, le=26)] = 17
+    serve: tuple[Runtime, ...] = ()
+    """The runtimes that must be able to serve the ONNX file."""
+    opset: Opset = 17
+    """A number, or ``auto``: the highest that all of ``serve`` can read."""
     converters: dict[ModelFormat, tuple[str, ...]] = {}
     """Converters to try for a target, in order; absent: all that fit, in the table's order."""
     parity: ParityPolicy = ParityPolicy()
@@ -367,6 +407,13 @@ class Recipe(Value):
     def _tensorflow_comes_after_onnx(self) -> Self:
         if ModelFormat.ONNX not in self.targets:
             message = "targets: 'saved_model' is made from 'onnx', so list 'onnx' too"
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _the_runtimes_read_the_opset(self) -> Self:
+        if fault := opset_fault(self.serve, self.opset):
+            message = f"opset: {fault}"
             raise ValueError(message)
         return self
 

@@ -13,7 +13,10 @@ WORK: Final = "work"
 KEYS: Final = "keys"
 """``keys/<fingerprint>.pem``: the signers' public keys, for people, not for trust."""
 
-RESERVED: Final = frozenset({QUARANTINE, WORK, KEYS})
+SERVING: Final = "serving"
+"""``serving/<server>/<model>/<version>/``: copies laid out for serving systems."""
+
+RESERVED: Final = frozenset({QUARANTINE, WORK, KEYS, SERVING})
 """Folders of the bucket that no model may be called."""
 
 ALIASES: Final = "aliases"

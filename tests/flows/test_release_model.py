@@ -96,6 +96,9 @@ def test_a_second_release_is_the_next_version_and_leaves_the_first_as_it_was(
     release_model(model, force=True)
 
     assert store().read(f"{model}/1/manifest.json") == first
+    again = latest(model)
+    assert again is not None
+    assert again.formats[0].notes == ("repeats version 1: the same canonical digest",)
     manifest = latest(model)
     assert manifest is not None
     assert manifest.version == 2

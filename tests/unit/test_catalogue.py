@@ -131,8 +131,8 @@ def test_every_pattern_of_the_schema_has_words() -> None:
             "licence: MIT",
             "licence: MIT\nopsett: 17",
             "tiny.yaml:4: opsett: unknown field (got 17). Did you mean 'opset'? Fields here: name, "
-            "description, tags, licence, source, signature, preprocessing, labels, targets, opset, "
-            "converters, parity, device, limits.",
+            "description, tags, licence, source, signature, preprocessing, labels, targets, serve, "
+            "opset, converters, parity, device, limits.",
             id="unknown-field",
         ),
         pytest.param(
