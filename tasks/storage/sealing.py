@@ -9,21 +9,24 @@ makes them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tasks.domain.artifact import StoredFile
 from tasks.domain.errors import DigestMismatchError, SigningError
-from tasks.domain.provenance import Statement
 from tasks.domain.release import Manifest, ReleaseFile, Signing
 from tasks.storage.claims import CLAIM, MANIFEST
 from tasks.storage.documents import parse_document
 from tasks.storage.signing import SIGNATURE, sign, signed_digests
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tasks.domain.provenance import Statement
     from tasks.storage.keys import SigningKey
     from tasks.storage.store import ObjectStore
+
+    MakeStatement = Callable[[tuple[ReleaseFile, ...]], Statement]
 
 DRAFT = ".manifest.json"
 PROVENANCE = "provenance.json"
@@ -34,8 +37,6 @@ NOTES = (CLAIM, DRAFT)
 """What the publisher notes for itself beside a release: no part of it, and not signed."""
 UNLISTED = (*NOTES, MANIFEST, SIGNATURE)
 """What lawfully stands in a release's folder without being named by the manifest."""
-
-MakeStatement = Callable[[tuple[ReleaseFile, ...]], Statement]
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ def add_provenance(
     Raises:
         DigestMismatchError: An earlier try left one of other files.
     """
+    from tasks.domain.provenance import Statement  # its types take 8 ms of every worker's start
+
     key = f"{root}{PROVENANCE}"
     content = make(files).text().encode()
     if not store.create(key, content):
