@@ -9,7 +9,6 @@ from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
-from tasks.domain.provenance import Statement, statement_of
 from tasks.host import host_facts
 from tasks.package_versions import tool_versions
 from tasks.settings import local_settings
@@ -17,6 +16,7 @@ from tasks.storage.keys import signing_key
 from tasks.storage.sealing import Seal
 
 if TYPE_CHECKING:
+    from tasks.domain.provenance import Statement
     from tasks.domain.recipe import Recipe
     from tasks.domain.release import ReleaseFile
 
@@ -35,6 +35,8 @@ def seal_of(recipe: Recipe) -> Seal:
         get_run_logger().info(words, recipe.name, key.fingerprint, key.public_pem.strip())
 
     def statement_for(files: tuple[ReleaseFile, ...]) -> Statement:
+        from tasks.domain.provenance import statement_of
+
         run = FlowRunContext.get()
         return statement_of(
             recipe,

@@ -9,27 +9,28 @@ makes them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tasks.domain.errors import DigestMismatchError, SigningError
-from tasks.domain.provenance import Statement
 from tasks.domain.release import Manifest, ReleaseFile, Signing
 from tasks.storage.documents import parse_document
 from tasks.storage.places import CLAIM, DRAFT, KEYS, MANIFEST, REMOVAL, SIGNATURE
 from tasks.storage.signing import sign, signed_digests
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tasks.domain.provenance import Statement
     from tasks.storage.keys import SigningKey
     from tasks.storage.store import ObjectStore
+
+    MakeStatement = Callable[[tuple[ReleaseFile, ...]], Statement]
 
 PROVENANCE = "provenance.json"
 
 NOTES = (CLAIM, DRAFT, REMOVAL)
 """What is noted beside a release: no part of it, and not signed."""
-
-MakeStatement = Callable[[tuple[ReleaseFile, ...]], Statement]
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ def add_provenance(
     Raises:
         DigestMismatchError: An earlier try left one of other files.
     """
+    from tasks.domain.provenance import Statement  # its types take 8 ms of every worker's start
+
     key = f"{root}{PROVENANCE}"
     content = make(files).text().encode()
     created = store.create(key, content)
