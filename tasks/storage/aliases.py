@@ -199,22 +199,28 @@ def rollback(
     if seen.alias and expected is not None and _is_done(seen.alias, by, expected):
         return seen.alias
     _require_expected(store, wish, seen, expected)
+    target, digest = _before(store, wish, seen)
+    move = wish.move(target, digest)
+    if not _write(store, wish, seen, move):
+        raise _conflict(store, wish, seen.version, _read(store, model, alias).version)
+    _require_kept(store, wish, seen, target)
+    return _after(wish, seen, move)
+
+
+def _before(store: Inventory, wish: _Request, seen: _Seen) -> tuple[int, str]:
+    """Return the version that a rollback leads to, which must be whole, and its digest."""
     target = seen.alias.before() if seen.alias else None
     if target is None:
         message = (
-            f"{store.url(alias_key(model, alias))}: cannot be rolled back (expected a version "
-            f"that stood there before, got none). Promote the version that you want."
+            f"{store.url(alias_key(wish.model, wish.alias))}: cannot be rolled back (expected a "
+            "version that stood there before, got none). Promote the version that you want."
         )
         raise AliasConflictError(message)
-    digest = require_whole(store, model, target.version)
+    digest = require_whole(store, wish.model, target.version)
     if digest != target.manifest_sha256:
-        where = store.url(f"{release_folder(model, target.version)}{MANIFEST}")
+        where = store.url(f"{release_folder(wish.model, target.version)}{MANIFEST}")
         raise DigestMismatchError.of(where, expected=target.manifest_sha256, got=digest)
-    move = wish.move(target.version, digest)
-    if not _write(store, wish, seen, move):
-        raise _conflict(store, wish, seen.version, _read(store, model, alias).version)
-    _require_kept(store, wish, seen, target.version)
-    return _after(wish, seen, move)
+    return target.version, digest
 
 
 def _is_done(alias: Alias, by: str, expected: int) -> bool:
