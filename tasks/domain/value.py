@@ -13,5 +13,6 @@ class Value(BaseModel):
         extra="forbid",
         # pydantic writes infinity as null by default, and then cannot read it back
         ser_json_inf_nan="strings",
+        defer_build=True,
         use_attribute_docstrings=True,
     )
