@@ -19,8 +19,6 @@ from tasks.runners import FAMILIES
 from tasks.runtime import STAGE, workshop
 from tasks.settings import local_settings
 from tasks.sources import HELD_OUT, SOURCES, AcquireRequest
-from tasks.steps.answer import AnswerRequest, answer
-from tasks.steps.probes import ProbesRequest, make_probes
 from tasks.storage.digest import sha256_of
 
 if TYPE_CHECKING:
@@ -78,6 +76,8 @@ def answer_probes(source: SourceModel) -> Reference:
         AcquisitionError: A picture could not be downloaded, or a probe not be made.
         VerificationError: The source model does not answer as the recipe declares.
     """
+    from tasks.steps.answer import AnswerRequest, answer
+
     shop, recipe = workshop(), source.recipe
     model = shop.fetch(source.artifact.tree)
     probes, inputs = _make_probes(source, model)
@@ -106,6 +106,8 @@ def answer_probes(source: SourceModel) -> Reference:
 
 
 def _make_probes(source: SourceModel, model: Path) -> tuple[tuple[ProbeInfo, ...], StoredTree]:
+    from tasks.steps.probes import ProbesRequest, make_probes
+
     shop, recipe = workshop(), source.recipe
     real = recipe.parity.real
     files = real.files if isinstance(real, Pictures) else ()

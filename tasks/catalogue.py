@@ -75,7 +75,10 @@ def recipe_names(folder: Path) -> tuple[str, ...]:
 
 def schema_text() -> str:
     """Return the JSON Schema of a recipe file, as it is kept beside the recipes."""
+    from tasks.field_docs import describe_fields
+
     schema = Recipe.model_json_schema(mode="validation")
+    describe_fields(schema, Recipe)
     return json.dumps(schema, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 

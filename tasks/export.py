@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from prefect import task
 from prefect.logging import get_run_logger
 
@@ -12,9 +14,10 @@ from tasks.domain.recipe import Recipe
 from tasks.domain.value import Value
 from tasks.isolation import Call
 from tasks.progress import StageProgress
-from tasks.runners.onnxruntime_runner import MODEL
 from tasks.runtime import STAGE, workshop
-from tasks.steps.ir_version import LowerIrRequest, lower_ir_version
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Exported(Value):
@@ -62,8 +65,7 @@ def export(recipe: Recipe, model: ModelArtifact, converter: Converter) -> Export
         raise ExportError(message)
     notes = reply.value.notes
     if converter.makes is ModelFormat.ONNX:
-        lower = LowerIrRequest(model=folder / MODEL)
-        notes += shop.children.call(lower_ir_version, lower, call).value.notes
+        notes += _lower_ir_version(folder, call)
     artifact = ModelArtifact(
         model=recipe.name,
         format=converter.makes,
@@ -80,3 +82,12 @@ def export(recipe: Recipe, model: ModelArtifact, converter: Converter) -> Export
         f"{reply.cost.peak_mb:,.0f}",
     )
     return Exported(artifact=artifact, converter=converter.name, notes=notes, cost=reply.cost)
+
+
+def _lower_ir_version(folder: Path, call: Call) -> tuple[str, ...]:
+    # imported here, since they bring numpy, for which no worker's start should wait
+    from tasks.runners.onnxruntime_runner import MODEL
+    from tasks.steps.ir_version import LowerIrRequest, lower_ir_version
+
+    request = LowerIrRequest(model=folder / MODEL)
+    return workshop().children.call(lower_ir_version, request, call).value.notes

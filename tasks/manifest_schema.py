@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic.json_schema import GenerateJsonSchema
 
 from tasks.domain.release import Manifest
+from tasks.field_docs import describe_fields
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +33,7 @@ class _AsWritten(GenerateJsonSchema):
 def schema_text() -> str:
     """Return the JSON Schema that every published manifest is valid by."""
     schema = Manifest.model_json_schema(mode="serialization", schema_generator=_AsWritten)
+    describe_fields(schema, Manifest)
     schema = {"$schema": _AsWritten.schema_dialect} | schema
     return json.dumps(schema, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 

@@ -18,8 +18,6 @@ from tasks.report.snippet import LABELS, snippet
 from tasks.runners import FAMILIES
 from tasks.runtime import workshop
 from tasks.settings import store_settings
-from tasks.steps.draw_graph import DrawGraphRequest, draw_graph
-from tasks.steps.labels import LabelsRequest, imagenet_labels
 from tasks.storage.current_pages import write_current_pages
 from tasks.storage.digest import sha256_of
 from tasks.storage.publishing import read_release
@@ -105,6 +103,8 @@ def show_links(published: Published) -> None:
 
 
 def _draw(release: Release, target: Path) -> bool:
+    from tasks.steps.draw_graph import DrawGraphRequest, draw_graph
+
     recipe = release.source.recipe
     onnx = next(
         (
@@ -124,6 +124,8 @@ def _draw(release: Release, target: Path) -> bool:
 
 
 def _write_labels(release: Release, target: Path) -> bool:
+    from tasks.steps.labels import LabelsRequest, imagenet_labels
+
     recipe = release.source.recipe
     match recipe.labels:
         case None:

@@ -15,8 +15,6 @@ from tasks.isolation import Call
 from tasks.progress import StageProgress
 from tasks.runners import FAMILIES
 from tasks.runtime import STAGE, workshop
-from tasks.steps.answer import AnswerRequest, answer
-from tasks.steps.compare import CompareRequest, compare
 
 
 class Comparison(Value):
@@ -41,6 +39,9 @@ def check_parity(recipe: Recipe, reference: Reference, candidate: VerifiedArtifa
         VerificationError: The candidate gave no answers to compare.
         IsolationError: The runtime's process died or went over its limits.
     """
+    from tasks.steps.answer import AnswerRequest, answer
+    from tasks.steps.compare import CompareRequest, compare
+
     shop = workshop()
     format_ = candidate.artifact.format
     family = FAMILIES[format_]

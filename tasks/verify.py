@@ -7,7 +7,7 @@ from typing import assert_never
 from prefect import task
 from prefect.logging import get_run_logger
 
-from tasks.domain.artifact import Cost, ModelArtifact, ModelFormat, OnnxFacts, VerifiedArtifact
+from tasks.domain.artifact import Cost, ModelArtifact, ModelFormat, VerifiedArtifact
 from tasks.domain.errors import VerificationError
 from tasks.domain.recipe import Recipe
 from tasks.domain.value import Value
@@ -15,8 +15,6 @@ from tasks.isolation import Call
 from tasks.progress import StageProgress
 from tasks.runners import FAMILIES
 from tasks.runtime import STAGE, workshop
-from tasks.steps.verify_onnx import VerifyOnnxRequest, verify_onnx
-from tasks.steps.verify_saved_model import VerifySavedModelRequest, verify_saved_model
 
 
 class Verification(Value):
@@ -40,35 +38,49 @@ def verify(recipe: Recipe, artifact: ModelArtifact) -> Verification:
         SignatureMismatchError: Its inputs or outputs are not the declared ones.
         IsolationError: The runtime's process died or went over its limits.
     """
-    shop = workshop()
     family = FAMILIES[artifact.format]
     progress = StageProgress(f"{recipe.name}: verify {artifact.format.label}")
     call = Call("verify", recipe.name, family, recipe.limits, VerificationError, progress)
-    model = shop.fetch(artifact.tree)
-    facts: OnnxFacts | None = None
-    notes: tuple[str, ...] = ()
     match artifact.format:
         case ModelFormat.ONNX:
-            request = VerifyOnnxRequest(recipe=recipe, model=model)
-            onnx = shop.children.call(verify_onnx, request, call)
-            checks, cost, facts = onnx.value.checks, onnx.cost, onnx.value.facts
-            notes = onnx.value.notes
+            verification = _verify_onnx(recipe, artifact, call)
         case ModelFormat.SAVED_MODEL:
-            saved = shop.children.call(
-                verify_saved_model, VerifySavedModelRequest(recipe=recipe, model=model), call
-            )
-            checks, cost = saved.value.checks, saved.cost
+            verification = _verify_saved_model(recipe, artifact, call)
         case ModelFormat.SKLEARN | ModelFormat.TORCH | ModelFormat.KERAS:
             message = f"{call}: nothing here verifies {artifact.format.label} files."
             raise VerificationError(message)
         case unknown:
             assert_never(unknown)
     progress.finish()
-    get_run_logger().info(
-        "%s: %s verified: %s", recipe.name, artifact.format.label, "; ".join(checks)
-    )
+    checks = "; ".join(verification.verified.checks)
+    get_run_logger().info("%s: %s verified: %s", recipe.name, artifact.format.label, checks)
+    return verification
+
+
+# Steps are imported where they are called: they bring numpy, for which no worker's start waits.
+
+
+def _verify_onnx(recipe: Recipe, artifact: ModelArtifact, call: Call) -> Verification:
+    from tasks.steps.verify_onnx import VerifyOnnxRequest, verify_onnx
+
+    shop = workshop()
+    request = VerifyOnnxRequest(recipe=recipe, model=shop.fetch(artifact.tree))
+    answered = shop.children.call(verify_onnx, request, call)
+    reply = answered.value
     return Verification(
-        verified=VerifiedArtifact(artifact=artifact, checks=checks, onnx=facts),
-        notes=notes,
-        cost=cost,
+        verified=VerifiedArtifact(artifact=artifact, checks=reply.checks, onnx=reply.facts),
+        notes=reply.notes,
+        cost=answered.cost,
+    )
+
+
+def _verify_saved_model(recipe: Recipe, artifact: ModelArtifact, call: Call) -> Verification:
+    from tasks.steps.verify_saved_model import VerifySavedModelRequest, verify_saved_model
+
+    shop = workshop()
+    request = VerifySavedModelRequest(recipe=recipe, model=shop.fetch(artifact.tree))
+    answered = shop.children.call(verify_saved_model, request, call)
+    return Verification(
+        verified=VerifiedArtifact(artifact=artifact, checks=answered.value.checks),
+        cost=answered.cost,
     )

@@ -13,6 +13,6 @@ class Value(BaseModel):
         extra="forbid",
         # pydantic writes infinity as null by default, and then cannot read it back
         ser_json_inf_nan="strings",
+        # schemas are built when a value is first made, not at the start of every worker
         defer_build=True,
-        use_attribute_docstrings=True,
     )
