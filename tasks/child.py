@@ -8,6 +8,7 @@ gave as standard error.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -95,6 +96,8 @@ def main() -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         _send(reply | {"peak_mb": _peak_memory_mb()})
+        # a model is full of cycles: without this it is still there when the next one is loaded
+        gc.collect()
 
 
 if __name__ == "__main__":

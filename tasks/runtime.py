@@ -19,7 +19,8 @@ from tasks.domain.errors import ConfigurationError, ReleaseError
 from tasks.isolation import Children
 from tasks.settings import local_settings, store_settings
 from tasks.storage.digest import sha256_of
-from tasks.storage.s3 import ensure_usable, open_store
+from tasks.storage.s3 import open_store
+from tasks.storage.usable import ensure_usable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

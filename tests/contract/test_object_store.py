@@ -13,13 +13,14 @@ import pytest
 
 from tasks.domain.artifact import StoredFile
 from tasks.domain.errors import ArtifactNotFoundError, DigestMismatchError, StorageError
-from tasks.storage.s3 import S3Store, ensure_usable, open_store
+from tasks.storage.s3 import S3Store, open_store
 from tasks.storage.s3_transfer import PIECE_BYTES
+from tasks.storage.usable import ensure_usable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from deployments.s3_server import S3Server
+    from tasks.settings import StoreSettings
 
 SMALL, LARGE = 10, 2 * PIECE_BYTES + 3
 SIZES = [
@@ -33,8 +34,8 @@ BOTH = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["small", "large"])
 
 
 @pytest.fixture
-def store(s3_server: S3Server) -> S3Store:
-    return open_store(s3_server.settings)
+def store(either_store: StoreSettings) -> S3Store:
+    return open_store(either_store)
 
 
 @pytest.fixture

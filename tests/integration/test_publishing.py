@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from deployments.s3_server import S3Server
+    from tasks.settings import StoreSettings
 
 CONTENTS = {
     "onnx/model.onnx": b"onnx",
@@ -39,8 +39,8 @@ CONTENTS = {
 
 
 @pytest.fixture
-def store(s3_server: S3Server) -> S3Store:
-    return open_store(s3_server.settings)
+def store(either_store: StoreSettings) -> S3Store:
+    return open_store(either_store)
 
 
 @pytest.fixture

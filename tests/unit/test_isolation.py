@@ -153,6 +153,14 @@ def test_the_peak_is_that_of_the_call_and_not_of_the_process(own_children: Child
     assert small.cost.peak_mb < 200
 
 
+def test_what_one_call_leaves_in_cycles_is_gone_before_the_next(own_children: Children) -> None:
+    own_children.call(child.hold_in_a_cycle, Number(value=400), call())
+
+    after = own_children.call(child.hold_in_a_cycle, Number(value=400), call())
+
+    assert 400 < after.cost.peak_mb < 700
+
+
 def test_a_child_killed_from_outside_names_the_signal(
     own_children: Children, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
