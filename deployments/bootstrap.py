@@ -1,4 +1,4 @@
-"""Declare everything: the bucket, the work pools, then the deployments of ``prefect.yaml``.
+"""Declare everything: bucket, work pools, automations, then the deployments of ``prefect.yaml``.
 
 Run from the repository's root as ``python -m deployments.bootstrap``; running it again changes
 nothing. The servers are those of the environment; they may still be starting.
@@ -25,6 +25,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 from prefect.workers.process import ProcessWorker
 
+from deployments.automations import create_automations
 from tasks.settings import store_settings
 from tasks.storage.s3 import open_store
 
@@ -114,6 +115,7 @@ async def _declare(*, local: bool) -> None:
     async with get_client() as client:
         await wait_for_server(client)
         await create_pools(client)
+        await create_automations(client)
         if local:
             await crash_orphans(client)
 

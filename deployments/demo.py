@@ -28,7 +28,7 @@ _PORT = 4200
 """Prefect's usual one, so that the UI is where people look for it, if it is free."""
 _PIPE_WIDTH = 110
 _TICK_SECONDS = 0.5
-_STYLES = {"released": "green", "failed": "bold red", "waits": "dim"}
+_STYLES = {"released": "green", "up to date": "green", "failed": "bold red", "waits": "dim"}
 
 
 class _StoppedError(BaseException):

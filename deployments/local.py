@@ -206,9 +206,13 @@ _QUIET = {
     # The default, 5 s, ends connections that a client is about to use again after a stage of
     # more than 5 s; the client then waits 2 s before it tries anew.
     "PREFECT_SERVER_API_KEEPALIVE_TIMEOUT": "120",
+    # Else each task's end is written to SQLite at the moment in which the next one asks whether
+    # its tags have limits; where they collide, the client waits 2 s before it asks again.
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
     "PREFECT_CLI_PROMPT": "false",
     "PREFECT_WORKER_QUERY_SECONDS": "1",
-    # a killed run is noticed after three silent heartbeats; the default is 180 s
+    # deployments.automations notices a killed run by its silence; the default is 180 s
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     "PYTHONUNBUFFERED": "1",
 }

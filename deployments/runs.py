@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 DEPLOYMENT = "release-model/default"
 
+UP_TO_DATE = "Up to date"
+"""As ``tasks.standing`` names the state; its import of Prefect would delay the first screen."""
+
 _POLL_SECONDS = 0.5
 _RUN_ID = re.compile(r"UUID: ([0-9a-f-]{36})")
 _DONE = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
@@ -44,8 +47,13 @@ class ModelRun:
         return self.command is not None and self.command.returncode is not None
 
     @property
+    def up_to_date(self) -> bool:
+        """Whether there was nothing to do: what is released is what would be released."""
+        return self.state == UP_TO_DATE
+
+    @property
     def released(self) -> bool:
-        """Whether it came back well."""
+        """Whether it came back well, from doing something or from finding nothing to do."""
         return self.command is not None and self.command.returncode == 0
 
 
@@ -78,6 +86,7 @@ def _start(stack: LocalStack, run: ModelRun) -> None:
     run.command = stack.run(
         f"release-{run.model}",
         *("prefect", "deployment", "run", DEPLOYMENT, "-p", f"model={run.model}", "--watch"),
+        *("--flow-run-name", f"release {run.model}"),
     )
 
 
@@ -109,7 +118,8 @@ def _ask(api: httpx.Client, run: ModelRun) -> None:
     run.stages = sum(each["state_type"] == "COMPLETED" for each in tasks)
     busy = [each["name"] for each in tasks if each["state_type"] == "RUNNING"]
     if state.get("type") in _DONE:
-        run.stage = "released" if state["type"] == "COMPLETED" else "failed"
+        done = "up to date" if run.up_to_date else "released"
+        run.stage = done if state["type"] == "COMPLETED" else "failed"
         run.message = state.get("message") or run.state
         run.seconds = found["total_run_time"]
     elif busy:

@@ -120,7 +120,11 @@ class S3Server:
     def environment(self) -> dict[str, str]:
         """Return the variables from which another process reads the same settings."""
         plain = self.settings.model_dump() | {"secret_access_key": self.secret_access_key}
-        return {f"CONVEYOR_STORE_{name.upper()}": str(value) for name, value in plain.items()}
+        return {
+            f"CONVEYOR_STORE_{name.upper()}": str(value)
+            for name, value in plain.items()
+            if value is not None
+        }
 
     def start(self) -> None:
         """Start the server and wait until its bucket takes and returns an object.

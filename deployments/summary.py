@@ -12,6 +12,7 @@ from rich.text import Text
 from tasks.domain.errors import ReleaseError
 from tasks.domain.release import Manifest
 from tasks.settings import StoreSettings
+from tasks.storage.publishing import latest
 from tasks.storage.s3 import open_store
 
 if TYPE_CHECKING:
@@ -55,7 +56,9 @@ def reason(run: ModelRun) -> str:
 
 
 def _manifest(store: ObjectStore, run: ModelRun) -> Manifest | None:
-    """Return the manifest that ``run`` published, if it did."""
+    """Return the manifest that ``run`` published, or found up to date, if it did."""
+    if run.up_to_date:
+        return latest(store, run.model)
     versions = (name for name in store.folders(f"{run.model}/") if name.isdigit())
     for version in sorted(versions, key=int, reverse=True):
         with contextlib.suppress(ReleaseError):  # a version without a manifest is none
@@ -77,7 +80,8 @@ def _rows(
         return
     folder = f"{manifest.model}/{manifest.version}/"
     style = f"link {stack.browser_url}/{folder}" if stack.browser_url else ""
-    yield run.model, manifest.source_format.label, "", "", seconds, Text(folder, style)
+    news = "up to date, nothing was done" if run.up_to_date else ""
+    yield run.model, manifest.source_format.label, news, "", seconds, Text(folder, style)
     for each in manifest.formats:
         yield "", f"→ {each.format.label}", _parity(each), _size(each.size_bytes), "", ""
 

@@ -75,6 +75,8 @@ def _attempt(
     converter: Converter,
     reference: PrefectFuture[Reference],
 ) -> Candidate:
+    if refusal := converter.refusal(recipe):
+        raise ExportError(refusal)
     exported = export(recipe, parent, converter)
     verification = verify(recipe, exported.artifact)
     comparison = check_parity(recipe, reference.result(), verification.verified)

@@ -12,6 +12,7 @@ from tasks.domain.errors import AcquisitionError, VerificationError
 from tasks.domain.recipe import Pictures, Recipe
 from tasks.domain.release import ProbeInfo, Reference, SourceModel
 from tasks.fetch import fetch
+from tasks.fetch.wording import redacted
 from tasks.isolation import Call, Family
 from tasks.progress import StageProgress
 from tasks.runners import FAMILIES
@@ -20,6 +21,7 @@ from tasks.settings import local_settings
 from tasks.sources import HELD_OUT, SOURCES, AcquireRequest
 from tasks.steps.answer import AnswerRequest, answer
 from tasks.steps.probes import ProbesRequest, make_probes
+from tasks.storage.digest import sha256_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from tasks.domain.recipe import Download
 
 
-@task(name="acquire", task_run_name="acquire {recipe.name}", tags=["acquire"], **STAGE)
+@task(name="acquire", task_run_name="acquire {recipe.name}", **STAGE)
 def acquire(recipe: Recipe) -> SourceModel:
     """Train or download the model that ``recipe`` describes, and store it.
 
@@ -38,12 +40,15 @@ def acquire(recipe: Recipe) -> SourceModel:
     """
     shop = workshop()
     progress = StageProgress(f"acquire {recipe.name}")
-    downloads = tuple(_fetch(each, recipe, progress) for each in _downloads(recipe))
+    wanted = _downloads(recipe)
+    downloads = tuple(_fetch(each, recipe) for each in wanted)
+    digests = tuple(filter(None, map(_to_pin, wanted, downloads)))
     folder = shop.new_folder("source")
     kind = SOURCES[recipe.source.kind]
     call = Call("acquire", recipe.name, kind.family, recipe.limits, AcquisitionError, progress)
     request = AcquireRequest(recipe=recipe, downloads=downloads, folder=folder)
     reply = shop.children.call(kind.acquire, request, call)
+    progress.finish()
     source = SourceModel(
         recipe=recipe,
         artifact=ModelArtifact(
@@ -53,7 +58,7 @@ def acquire(recipe: Recipe) -> SourceModel:
             tree=shop.keep(folder, "source"),
         ),
         metrics=reply.value.metrics,
-        notes=reply.value.notes,
+        notes=(*reply.value.notes, *digests),
         cost=reply.cost,
     )
     _tell(source)
@@ -63,7 +68,6 @@ def acquire(recipe: Recipe) -> SourceModel:
 @task(
     name="reference",
     task_run_name="reference {source.recipe.name}",
-    tags=["parity"],
     # it runs in a thread, where Prefect's own time limit interrupts nothing; the child's does
     **(STAGE | {"timeout_seconds": None}),
 )
@@ -88,8 +92,10 @@ def answer_probes(source: SourceModel) -> Reference:
         folder=folder,
     )
     family = FAMILIES[source.artifact.format]
-    call = Call("reference", recipe.name, family, recipe.limits, VerificationError)
+    progress = StageProgress(f"{recipe.name}: reference")
+    call = Call("reference", recipe.name, family, recipe.limits, VerificationError, progress)
     reply = shop.children.call(answer, request, call)
+    progress.finish()
     return Reference(
         probes=probes,
         inputs=inputs,
@@ -102,13 +108,12 @@ def answer_probes(source: SourceModel) -> Reference:
 def _make_probes(source: SourceModel, model: Path) -> tuple[tuple[ProbeInfo, ...], StoredTree]:
     shop, recipe = workshop(), source.recipe
     real = recipe.parity.real
-    progress = StageProgress(f"pictures for {recipe.name}")
     files = real.files if isinstance(real, Pictures) else ()
     held_out = model / HELD_OUT
     folder = shop.new_folder("probes")
     request = ProbesRequest(
         recipe=recipe,
-        pictures=tuple(_fetch(each, recipe, progress) for each in files),
+        pictures=tuple(_fetch(each, recipe) for each in files),
         held_out=held_out if held_out.is_file() else None,
         folder=folder,
     )
@@ -124,9 +129,21 @@ def _downloads(recipe: Recipe) -> tuple[Download, ...]:
     return many or ((one,) if one else ())
 
 
-def _fetch(download: Download, recipe: Recipe, progress: StageProgress) -> Path:
-    get_run_logger().info("%s: fetching %s", recipe.name, download.uri)
+def _fetch(download: Download, recipe: Recipe) -> Path:
+    uri = redacted(download.uri)
+    get_run_logger().info("%s: fetching %s", recipe.name, uri)
+    progress = StageProgress(f"{recipe.name}: fetch {uri.rstrip('/').rpartition('/')[2]}")
     return fetch(download, local_settings().cache, progress.of_bytes())
+
+
+def _to_pin(download: Download, path: Path) -> str | None:
+    """Return the SHA-256 of what came in words, if the recipe does not pin that itself."""
+    if download.sha256:
+        return None
+    return (
+        f"{redacted(download.uri)} came with {download.digest}, as its publisher says, and with "
+        f"sha256 {sha256_of(path)}"
+    )
 
 
 def _tell(source: SourceModel) -> None:
@@ -140,3 +157,5 @@ def _tell(source: SourceModel) -> None:
     figures = ", ".join(f"{name} {value:.4f}" for name, value in source.metrics.items())
     size = source.artifact.tree.size_bytes / 1e6
     log.info("%s: acquired, %.1f MB%s", recipe.name, size, f", {figures}" if figures else "")
+    for note in source.notes:
+        log.info("%s: %s", recipe.name, note)

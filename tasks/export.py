@@ -6,13 +6,15 @@ from prefect import task
 from prefect.logging import get_run_logger
 
 from tasks.converters import Converter, ConvertRequest, convert_function
-from tasks.domain.artifact import Cost, ModelArtifact
+from tasks.domain.artifact import Cost, ModelArtifact, ModelFormat
 from tasks.domain.errors import ExportError
 from tasks.domain.recipe import Recipe
 from tasks.domain.value import Value
 from tasks.isolation import Call
 from tasks.progress import StageProgress
+from tasks.runners.onnxruntime_runner import MODEL
 from tasks.runtime import STAGE, workshop
+from tasks.steps.ir_version import LowerIrRequest, lower_ir_version
 
 
 class Exported(Value):
@@ -42,20 +44,26 @@ def export(recipe: Recipe, model: ModelArtifact, converter: Converter) -> Export
     """
     shop = workshop()
     stage = f"export ({converter.name})"
+    progress = StageProgress(f"{recipe.name}: {stage}")
     call = Call(
         stage,
         recipe.name,
         converter.family,
         recipe.limits,
         ExportError,
-        StageProgress(f"{recipe.name}: {stage}"),
+        progress,
     )
     folder = shop.new_folder(converter.makes.folder)
     request = ConvertRequest(recipe=recipe, source=shop.fetch(model.tree), folder=folder)
     reply = shop.children.call(convert_function(converter.name), request, call)
+    progress.finish()
     if not any(folder.iterdir()):
         message = f"{call}: the converter wrote no file. Report it to the converter's author."
         raise ExportError(message)
+    notes = reply.value.notes
+    if converter.makes is ModelFormat.ONNX:
+        lower = LowerIrRequest(model=folder / MODEL)
+        notes += shop.children.call(lower_ir_version, lower, call).value.notes
     artifact = ModelArtifact(
         model=recipe.name,
         format=converter.makes,
@@ -71,6 +79,4 @@ def export(recipe: Recipe, model: ModelArtifact, converter: Converter) -> Export
         reply.cost.seconds,
         f"{reply.cost.peak_mb:,.0f}",
     )
-    return Exported(
-        artifact=artifact, converter=converter.name, notes=reply.value.notes, cost=reply.cost
-    )
+    return Exported(artifact=artifact, converter=converter.name, notes=notes, cost=reply.cost)

@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 
 PATTERNS = {
     r"^[0-9a-f]{64}$": "a SHA-256 digest of 64 lower-case hexadecimal digits",
+    r"^[0-9a-f]{32}$": "an MD5 digest of 32 lower-case hexadecimal digits",
     r"^[a-z0-9]+(-[a-z0-9]+)*$": "lower-case letters and digits with single dashes between them",
     r"^[a-z][a-z0-9_]*$": "an axis name in lower case such as 'batch'",
     r"^(https?|s3|file|pypi):\S+$": (
         "https://…, s3://bucket/key, file:///path or pypi:NAME==VERSION#MEMBER, without spaces"
     ),
+    r"^\d+\.\d+(\.\d+)?$": "a version in quotes such as '1.17'",
+    r"^\d\d\.\d\d$": "a container release in quotes such as '24.08'",
     r"^sklearn(\.\w+)+$": "an import path such as 'sklearn.ensemble.RandomForestClassifier'",
 }
 """What a recipe's regular expressions mean, in words."""
@@ -252,7 +255,8 @@ def _kind_of(node: Schema) -> str:
     if "discriminator" in node:
         return "fields, with a 'kind' among " + ", ".join(node["discriminator"]["mapping"])
     if node.get("type") == "object" and "required" in node:
-        return "fields, at least " + ", ".join(node["required"])
+        first_choice = node.get("oneOf", [{}])[0].get("required", [])
+        return "fields, at least " + ", ".join(node["required"] + first_choice)
     if node.get("pattern") in PATTERNS:
         return PATTERNS[node["pattern"]]
     kinds = [each.get("type") for each in node.get("anyOf", [node])]

@@ -104,7 +104,9 @@ class _Child:
 
     def __init__(self, family: Family, log: Path) -> None:
         self.log = log
-        environment = os.environ | _ENVIRONMENT.get(family, {}) | {"PYTHONUNBUFFERED": "1"}
+        # a killed child cleans nothing away, so what it writes goes where its owner does
+        own = {"PYTHONUNBUFFERED": "1", "TMPDIR": str(log.parent)}
+        environment = os.environ | _ENVIRONMENT.get(family, {}) | own
         with log.open("ab") as stderr:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tasks.child"],
@@ -116,6 +118,17 @@ class _Child:
             )
         self.stdin = cast("IO[bytes]", self.process.stdin)
         self.stdout = cast("IO[bytes]", self.process.stdout)
+        self.prepares = False
+        """Whether its next reply is to a preparation, which nobody waits for."""
+
+    def ask(self, function: Callable[..., Value], request: Value) -> None:
+        """Send one request; the reply is to be read from ``stdout``."""
+        line = {
+            "function": f"{function.__module__}:{function.__qualname__}",
+            "request": request.model_dump_json(),
+        }
+        self.stdin.write(json.dumps(line).encode() + b"\n")
+        self.stdin.flush()
 
     def memory_mb(self) -> float:
         """Return the resident size of the process and its descendants, in MiB."""
@@ -181,6 +194,26 @@ class Children:
             if child := self._warm.pop(family, None):
                 child.end(grace_seconds=0.5)
 
+    def prepare(
+        self, function: Callable[[Request], Value], request: Request, family: Family
+    ) -> None:
+        """Start ``function(request)`` in a new child, such as its imports; do not wait for it.
+
+        A later call waits for what is left of it. What goes wrong is that call's to meet and
+        to say. Where the child is up already, there is nothing to prepare.
+        """
+        with self._locks[family], suppress(BrokenPipeError):
+            if family not in self._warm:
+                child = self._child_of(family)
+                child.prepares = True
+                child.ask(function, request)
+
+    def _child_of(self, family: Family) -> _Child:
+        child = self._warm.get(family)
+        if child is None or child.process.poll() is not None:
+            child = self._warm[family] = _Child(family, self._folder / f"{family}.log")
+        return child
+
     def call(
         self, function: Callable[[Request], Answer], request: Request, call: Call
     ) -> Answered[Answer]:
@@ -200,10 +233,7 @@ class Children:
             TimeLimitError: It took longer than ``call.limits.timeout_seconds``.
         """
         with self._locks[call.family]:
-            child = self._warm.get(call.family)
-            if child is None or child.process.poll() is not None:
-                child = _Child(call.family, self._folder / f"{call.family}.log")
-                self._warm[call.family] = child
+            child = self._child_of(call.family)
             try:
                 reply, cost = _Conversation(child, call).exchange(function, request)
             except BaseException:
@@ -230,22 +260,21 @@ class _Conversation:
         self._call = call
         self._peak_mb = 0.0
         self._started = time.monotonic()
-        self._log_start = child.log.stat().st_size
+        self._log_start = 0 if child.prepares else child.log.stat().st_size
         self._oom_kills = _oom_kills()
 
     def exchange(
         self, function: Callable[[Request], Answer], request: Request
     ) -> tuple[dict[str, Any], Cost]:
-        line = {
-            "function": f"{function.__module__}:{function.__qualname__}",
-            "request": request.model_dump_json(),
-        }
         try:
-            self._child.stdin.write(json.dumps(line).encode() + b"\n")
-            self._child.stdin.flush()
+            self._child.ask(function, request)
         except BrokenPipeError:
             raise self._crash() from None
         for message in self._messages():
+            if self._child.prepares:
+                # if it failed, so will the call, and say why in whose name
+                self._child.prepares = "progress" in message
+                continue
             if "progress" in message:
                 if self._call.on_progress:
                     self._call.on_progress(message["progress"], message["text"])

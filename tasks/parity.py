@@ -12,6 +12,7 @@ from tasks.domain.recipe import Recipe
 from tasks.domain.release import Reference
 from tasks.domain.value import Value
 from tasks.isolation import Call
+from tasks.progress import StageProgress
 from tasks.runners import FAMILIES
 from tasks.runtime import STAGE, workshop
 from tasks.steps.answer import AnswerRequest, answer
@@ -43,7 +44,8 @@ def check_parity(recipe: Recipe, reference: Reference, candidate: VerifiedArtifa
     shop = workshop()
     format_ = candidate.artifact.format
     family = FAMILIES[format_]
-    call = Call("parity", recipe.name, family, recipe.limits, VerificationError)
+    progress = StageProgress(f"{recipe.name}: parity {format_.label}")
+    call = Call("parity", recipe.name, family, recipe.limits, VerificationError, progress)
     folder = shop.new_folder("answers")
     answered = shop.children.call(
         answer,
@@ -70,6 +72,7 @@ def check_parity(recipe: Recipe, reference: Reference, candidate: VerifiedArtifa
         ),
         call,
     )
+    progress.finish()
     report = compared.value
     log = get_run_logger()
     tell = log.info if report.passed else log.error

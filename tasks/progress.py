@@ -37,6 +37,10 @@ class StageProgress:
             return
         update_progress_artifact(self._artifact, progress=100 * fraction)
 
+    def finish(self) -> None:
+        """Show that the stage is done, whatever it told last; nothing if it told nothing."""
+        self(1.0)
+
     def _create(self, fraction: float, text: str) -> UUID:
         described = f"{self._description}: {text}" if text else self._description
         artifact = create_progress_artifact(progress=100 * fraction, description=described)

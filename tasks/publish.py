@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from prefect import task
-from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
+from tasks import pages
 from tasks.domain.parity import ParityReport
 from tasks.domain.recipe import Recipe
 from tasks.domain.release import (
@@ -22,11 +20,15 @@ from tasks.domain.release import (
     PublishedFormat,
     Release,
     ReleaseFile,
+    Signing,
 )
+from tasks.domain.reproducibility import with_note_on_repetition
+from tasks.host import host_facts
+from tasks.package_versions import tool_versions
 from tasks.progress import StageProgress
 from tasks.report import parity_html, parity_markdown
 from tasks.runtime import STAGE, workshop
-from tasks.settings import store_settings
+from tasks.seal import seal_of
 from tasks.storage import publishing
 
 if TYPE_CHECKING:
@@ -34,16 +36,8 @@ if TYPE_CHECKING:
 
     from tasks.domain.artifact import Cost
 
-_TOOLS = (
-    "onnx-conveyor", "prefect", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "skl2onnx",
-    "scikit-learn", "torch", "torchvision", "onnxscript", "tensorflow", "keras", "tf-keras",
-    "tf2onnx", "onnx-tf", "boto3",
-)  # fmt: skip
 
-
-@task(
-    name="publish", task_run_name="publish {release.source.recipe.name}", tags=["publish"], **STAGE
-)
+@task(name="publish", task_run_name="publish {release.source.recipe.name}", **STAGE)
 def publish(release: Release, version: int | None = None) -> Published:
     """Publish a proven release; see ``tasks.storage.publishing`` for the protocol.
 
@@ -56,17 +50,24 @@ def publish(release: Release, version: int | None = None) -> Published:
         StorageError: The store refused; what was published before stays as it was.
     """
     shop, recipe = workshop(), release.source.recipe
-    progress = StageProgress(f"publish {recipe.name}")
+    progress, seal = StageProgress(f"publish {recipe.name}"), seal_of(recipe)
+    release = with_note_on_repetition(
+        release, publishing.latest(shop.store, recipe.name), tool_versions()
+    )
+    files = _files(release) | pages.extra_files(release)
     published = publishing.publish(
         shop.store,
         recipe.name,
-        _files(release),
-        lambda number, files: _manifest(release, number, files),
+        files,
+        lambda number, files: _manifest(release, number, files, seal.signing),
         owner=shop.run,
         version=version,
         on_progress=progress,
+        pages_for=lambda number: pages.release_files(release, number, files),
+        seal=seal,
     )
-    _link(published)
+    pages.keep_current(shop.store, recipe.name)
+    pages.show_links(published)
     get_run_logger().info(
         "%s: published version %d at %s",
         recipe.name,
@@ -76,7 +77,7 @@ def publish(release: Release, version: int | None = None) -> Published:
     return published
 
 
-@task(name="quarantine", task_run_name="quarantine {recipe.name}", tags=["publish"], **STAGE)
+@task(name="quarantine", task_run_name="quarantine {recipe.name}", **STAGE)
 def quarantine(recipe: Recipe, reports: tuple[ParityReport, ...], reason: str) -> str:
     """Keep the reports of a failed run where people can read them; return their key prefix."""
     shop = workshop()
@@ -95,7 +96,7 @@ def quarantine(recipe: Recipe, reports: tuple[ParityReport, ...], reason: str) -
     return prefix
 
 
-@task(name="report", task_run_name="report {recipe.name}", tags=["report"], **STAGE)
+@task(name="report", task_run_name="report {recipe.name}", **STAGE)
 def show_parity(recipe: Recipe, reports: tuple[ParityReport, ...]) -> None:
     """Show the parity table in Prefect, under one key for each model so that runs compare."""
     create_markdown_artifact(
@@ -139,7 +140,9 @@ def _reports(release: Release, folder: Path) -> dict[str, Path]:
     return {f"parity/{name}": folder / name for name in texts}
 
 
-def _manifest(release: Release, number: int, files: tuple[ReleaseFile, ...]) -> Manifest:
+def _manifest(
+    release: Release, number: int, files: tuple[ReleaseFile, ...], signing: Signing
+) -> Manifest:
     source = release.source
     return Manifest(
         model=source.recipe.name,
@@ -147,6 +150,9 @@ def _manifest(release: Release, number: int, files: tuple[ReleaseFile, ...]) -> 
         created=datetime.now(UTC),
         seeded=source.recipe.seeded,
         recipe=source.recipe,
+        fingerprint=release.standing.fingerprint,
+        changed_since=release.standing.version,
+        changes=release.standing.changes,
         source_format=source.artifact.format,
         source_sha256=source.artifact.tree.sha256,
         metrics=source.metrics,
@@ -157,13 +163,10 @@ def _manifest(release: Release, number: int, files: tuple[ReleaseFile, ...]) -> 
         files=files,
         costs=_costs(release),
         tools=tool_versions(),
-        host={
-            "platform": platform.platform(),
-            "processor": platform.machine(),
-            "cores": str(os.cpu_count()),
-            "python": platform.python_version(),
-        },
+        host=host_facts(),
         flow_run=flow_run.id,
+        flow_run_url=flow_run.ui_url,
+        signing=signing,
     )
 
 
@@ -179,6 +182,7 @@ def _published_format(candidate: Candidate) -> PublishedFormat:
         checks=candidate.verified.checks,
         onnx=candidate.verified.onnx,
         parity=candidate.parity,
+        parity_summary=candidate.parity.summary(),
         notes=candidate.notes,
     )
 
@@ -193,29 +197,3 @@ def _costs(release: Release) -> dict[str, Cost]:
             f"parity {folder}": each.parity_cost,
         }
     return costs
-
-
-def tool_versions() -> dict[str, str]:
-    """Return the version of each package that may take part in a release and is installed."""
-    versions = {}
-    for name in _TOOLS:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions
-
-
-def _link(published: Published) -> None:
-    browser = store_settings().browser_url
-    url = workshop().store.url(published.manifest.key)
-    folder = published.manifest.key.rpartition("/")[0]
-    if browser is None:
-        create_markdown_artifact(f"`{url}`", key=f"release-{published.model}")
-        return
-    create_link_artifact(
-        f"{browser.rstrip('/')}/{folder}/",
-        link_text=f"{published.model} version {published.version} in the bucket",
-        key=f"release-{published.model}",
-        description=f"Manifest: {url}",
-    )

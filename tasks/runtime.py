@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.tasks import exponential_backoff
 
-from tasks.domain.artifact import StoredFile, StoredTree
+from tasks.domain.artifact import ModelFormat, StoredFile, StoredTree
 from tasks.domain.errors import ConfigurationError, ReleaseError
-from tasks.isolation import Children
+from tasks.isolation import Children, Family
+from tasks.scratch import scratch_folder
 from tasks.settings import local_settings, store_settings
+from tasks.steps.frameworks import ImportRequest, import_frameworks
 from tasks.storage.digest import sha256_of
+from tasks.storage.keys import signing_key
+from tasks.storage.places import WORK
 from tasks.storage.s3 import open_store
 from tasks.storage.usable import ensure_usable
 
@@ -28,10 +32,8 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State, TaskRun
     from prefect.tasks import Task
 
+    from tasks.domain.recipe import Recipe
     from tasks.storage.store import ObjectStore
-
-WORK = "work"
-"""Where runs share what is not released: ``work/<flow run>/…``, removed when a run has ended."""
 
 
 class Workshop:
@@ -119,21 +121,43 @@ def open_workshop() -> Iterator[Workshop]:
     Raises:
         StorageError: The store cannot be used: down, bucket missing, credentials wrong, or
             no conditional writes.
+        ConfigurationError: The signing key can be neither read nor made.
     """
     run = str(flow_run.id or uuid4())
     store = open_store(store_settings())
     ensure_usable(store)
-    folder = Path(tempfile.mkdtemp(prefix="conveyor-", dir=local_settings().scratch))
-    try:
-        with Children(folder) as children:
-            shop = _open[run] = Workshop(store, children, folder, run)
-            try:
-                yield shop
-            finally:
-                shop.clear()
-    finally:
-        _open.pop(run, None)
-        shutil.rmtree(folder, ignore_errors=True)
+    signing_key(local_settings())  # made now, or told now that it cannot be, not after hours
+    with scratch_folder(local_settings().scratch) as folder, Children(folder) as children:
+        shop = _open[run] = Workshop(store, children, folder, run)
+        try:
+            yield shop
+        finally:
+            _open.pop(run, None)
+            shop.clear()
+
+
+def prepare_children(recipe: Recipe) -> None:
+    """Let the frameworks that convert and check ``recipe`` be imported while it is acquired.
+
+    TensorFlow and onnx-tf take 4 to 6 s, in which their process needs one core.
+    """
+    children = workshop().children
+    children.prepare(
+        import_frameworks, ImportRequest(modules=("onnx", "onnxruntime")), Family.ONNXRUNTIME
+    )
+    if ModelFormat.SAVED_MODEL in recipe.targets:
+        request = ImportRequest(modules=("tensorflow",), onnx_tf=True)
+        children.prepare(import_frameworks, request, Family.TENSORFLOW_LEGACY)
+
+
+def tag_run(recipe: Recipe) -> None:
+    """Give the flow run the recipe's name and tags, by which people filter runs."""
+    if flow_run.id is None:
+        return
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(UUID(flow_run.id))
+        tags = {*run.tags, recipe.name, *recipe.tags}
+        client.update_flow_run(run.id, tags=sorted(tags))
 
 
 def workshop() -> Workshop:

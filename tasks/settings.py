@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+LONGEST_LINK_SECONDS = 7 * 24 * 3600
+"""Source: Amazon S3 API reference, "Authenticating Requests: Using Query Parameters"."""
 
 
 class StoreSettings(BaseSettings):
@@ -27,6 +31,19 @@ class StoreSettings(BaseSettings):
         None,
         description="Where people browse the bucket; runs link to `<browser_url>/<key>`.",
     )
+    public_endpoint: str | None = Field(
+        None,
+        description="URL of the store as people reach it, for links; absent: the endpoint.",
+    )
+    link_seconds: int = Field(
+        LONGEST_LINK_SECONDS,
+        ge=0,
+        le=LONGEST_LINK_SECONDS,
+        description=(
+            "How long a run's links to its files open without credentials, for whoever has them; "
+            "at most 604800 (7 days), 0: no links."
+        ),
+    )
 
 
 class LocalSettings(BaseSettings):
@@ -44,6 +61,13 @@ class LocalSettings(BaseSettings):
     converter_packages: tuple[str, ...] = Field(
         ("tasks.converters",),
         description="Python packages whose modules are converters, as a JSON list.",
+    )
+    signing: Literal["key", "off"] = Field(
+        "key", description="`key`: sign each release by a key pair; `off`: sign none."
+    )
+    signing_key: Path = Field(
+        Path.home() / ".config" / "onnx-conveyor" / "signing.pem",
+        description="Private key (PEM, elliptic curve); made at first use, `.pub` beside it.",
     )
 
 

@@ -12,6 +12,7 @@ from tasks.domain.errors import VerificationError
 from tasks.domain.recipe import Recipe
 from tasks.domain.value import Value
 from tasks.isolation import Call
+from tasks.progress import StageProgress
 from tasks.runners import FAMILIES
 from tasks.runtime import STAGE, workshop
 from tasks.steps.verify_onnx import VerifyOnnxRequest, verify_onnx
@@ -29,7 +30,6 @@ class Verification(Value):
 @task(
     name="verify",
     task_run_name="verify {recipe.name} {artifact.format}",
-    tags=["verify"],
     **STAGE,
 )
 def verify(recipe: Recipe, artifact: ModelArtifact) -> Verification:
@@ -42,7 +42,8 @@ def verify(recipe: Recipe, artifact: ModelArtifact) -> Verification:
     """
     shop = workshop()
     family = FAMILIES[artifact.format]
-    call = Call("verify", recipe.name, family, recipe.limits, VerificationError)
+    progress = StageProgress(f"{recipe.name}: verify {artifact.format.label}")
+    call = Call("verify", recipe.name, family, recipe.limits, VerificationError, progress)
     model = shop.fetch(artifact.tree)
     facts: OnnxFacts | None = None
     notes: tuple[str, ...] = ()
@@ -62,6 +63,7 @@ def verify(recipe: Recipe, artifact: ModelArtifact) -> Verification:
             raise VerificationError(message)
         case unknown:
             assert_never(unknown)
+    progress.finish()
     get_run_logger().info(
         "%s: %s verified: %s", recipe.name, artifact.format.label, "; ".join(checks)
     )

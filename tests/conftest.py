@@ -26,6 +26,7 @@ for _name in [name for name in os.environ if name.startswith("PREFECT_")]:
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="prefect-home-")
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 os.environ["DO_NOT_TRACK"] = "1"
+os.environ["CONVEYOR_SIGNING_KEY"] = f"{os.environ['PREFECT_HOME']}/keys/signing.pem"
 atexit.register(shutil.rmtree, os.environ["PREFECT_HOME"], ignore_errors=True)
 
 

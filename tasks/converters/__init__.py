@@ -6,7 +6,7 @@ in a child process of its family. Importing a module imports no framework; ``con
 What ``convert`` writes into ``request.folder``: for ONNX, ``model.onnx`` and, above 2 GB of
 weights, ``model.onnx.data`` beside it; for a SavedModel, its own files with the signature
 ``serving_default``. Inputs and outputs bear the recipe's names, in the recipe's order, and
-the first axis of each is dynamic. ``tests/contract/test_converters.py`` holds each to this.
+the first axis of each is dynamic. ``tests/contract/`` holds each to this.
 """
 
 from __future__ import annotations
@@ -57,6 +57,23 @@ class Converter:
     rank: int
     """Where several fit, the lowest is tried first."""
     summary: str
+    tools: tuple[str, ...] = ()
+    """Packages whose version decides what it writes; those of its formats need no mention."""
+    code: tuple[str, ...] = ()
+    """Packages of our own, outside the converters' own one, that it is made of."""
+    tools_folder: Path | None = None
+    """Where ``tools`` are installed, if not where everything is."""
+    opsets: range = range(1, 1_000)
+    """The opsets that it can write; it is not tried for others. Of no meaning for SavedModels."""
+
+    def refusal(self, recipe: Recipe) -> str | None:
+        """Say why it need not be tried for ``recipe``; None if it is worth a try."""
+        if self.makes is not ModelFormat.ONNX or recipe.opset in self.opsets:
+            return None
+        return (
+            f"{recipe.name}: {self.name} writes no opset {recipe.opset} "
+            f"(expected {self.opsets[0]} to {self.opsets[-1]})."
+        )
 
 
 @cache

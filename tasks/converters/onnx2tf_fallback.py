@@ -21,6 +21,8 @@ from tasks.isolation import Family
 if TYPE_CHECKING:
     from tasks.domain.artifact import TensorSpec
 
+FOLDER = Path(sys.prefix) / "onnx2tf"
+
 CONVERTER = Converter(
     name="onnx2tf",
     takes=ModelFormat.ONNX,
@@ -28,9 +30,11 @@ CONVERTER = Converter(
     family=Family.TENSORFLOW_LEGACY,
     rank=30,
     summary="onnx2tf 1.29, saved by us with the ONNX model's own layout",
+    tools=("onnx2tf", "onnx-graphsurgeon", "sng4onnx"),
+    code=("tasks.onnxtf",),
+    tools_folder=FOLDER,
 )
 
-FOLDER = Path(sys.prefix) / "onnx2tf"
 INSTALL = (
     "python -m pip install --no-deps --require-hashes --target .venv/onnx2tf "
     "-r requirements/onnx2tf.txt"

@@ -17,6 +17,8 @@ CONVERTER = Converter(
     family=Family.TENSORFLOW_LEGACY,
     rank=20,
     summary="onnx-tf 1.10's command line, in a process of its own",
+    tools=("onnx-tf",),
+    code=("tasks.onnxtf",),
 )
 
 _LAST_LINES = 5

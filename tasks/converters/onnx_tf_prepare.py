@@ -18,6 +18,8 @@ CONVERTER = Converter(
     family=Family.TENSORFLOW_LEGACY,
     rank=10,
     summary="onnx-tf 1.10, prepare().export_graph(), mended for today's onnx and TensorFlow",
+    tools=("onnx-tf",),
+    code=("tasks.onnxtf",),
 )
 
 

@@ -23,6 +23,7 @@ CONVERTER = Converter(
     family=Family.SKLEARN,
     rank=10,
     summary="scikit-learn estimators and pipelines, by skl2onnx",
+    tools=("skl2onnx",),
 )
 
 TEXT_LOCALE = "C.UTF-8"

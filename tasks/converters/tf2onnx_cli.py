@@ -13,7 +13,7 @@ from tasks.domain.artifact import ModelFormat
 from tasks.domain.errors import ExportError
 from tasks.isolation import Family
 from tasks.runners.keras_runner import MODEL_FILE, as_function, load_model
-from tasks.tf2onnx_lean.convert import check_opset
+from tasks.tf2onnx_lean.convert import OPSETS, check_opset
 from tasks.tf2onnx_lean.interface import check_operators, show_interface
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ CONVERTER = Converter(
     family=Family.TENSORFLOW,
     rank=20,
     summary="python -m tf2onnx.convert --saved-model",
+    opsets=OPSETS,
+    tools=("tf2onnx",),
+    code=("tasks.tf2onnx_lean",),
 )
 
 _SIGNATURE = "serving_default"

@@ -6,7 +6,7 @@ from tasks.converters import Converter, ConvertReply, ConvertRequest
 from tasks.domain.artifact import ModelFormat
 from tasks.isolation import Family
 from tasks.runners.keras_runner import MODEL_FILE, as_function, load_model
-from tasks.tf2onnx_lean.convert import check_opset, convert_function
+from tasks.tf2onnx_lean.convert import OPSETS, check_opset, convert_function
 
 CONVERTER = Converter(
     name="tf2onnx-keras",
@@ -15,6 +15,9 @@ CONVERTER = Converter(
     family=Family.TENSORFLOW,
     rank=10,
     summary="tf2onnx, with large weights kept out of its graph",
+    opsets=OPSETS,
+    tools=("tf2onnx",),
+    code=("tasks.tf2onnx_lean",),
 )
 
 

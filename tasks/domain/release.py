@@ -19,9 +19,12 @@ from tasks.domain.artifact import (
     StoredTree,
     VerifiedArtifact,
 )
+from tasks.domain.fingerprint import Fingerprint
 from tasks.domain.parity import ParityReport
 from tasks.domain.recipe import Recipe
 from tasks.domain.value import Value
+
+_CHANGES_SAID = 3
 
 
 class SourceModel(Value):
@@ -70,9 +73,47 @@ class Candidate(Value):
     parity_cost: Cost
 
 
+class Published(Value):
+    """What publishing answers."""
+
+    model: Slug
+    version: PositiveInt
+    manifest: StoredFile
+    latest: bool
+    """Whether the alias ``latest`` was moved to this version (not, if a newer one stood there)."""
+    size_bytes: NonNegativeInt
+
+
+class Standing(Value):
+    """What stands released under ``latest``, held against what would be released now."""
+
+    fingerprint: Fingerprint
+    """What would be released now."""
+    version: PositiveInt | None = None
+    """The version that ``latest`` names; None where nothing is released."""
+    changes: tuple[str, ...] = ()
+    """Why that version is not good enough, in words."""
+    files: NonNegativeInt = 0
+    """How many of its files were found in the store as they were published."""
+    published: Published | None = None
+    """That version, where it is up to date; None where there is something to do."""
+
+    def summary(self) -> str:
+        """Say in one line how it stands."""
+        if self.version is None:
+            return "nothing is released yet"
+        if self.published:
+            return f"version {self.version} is up to date ({self.files} files checked)"
+        said = "; ".join(self.changes[:_CHANGES_SAID])
+        more = len(self.changes) - _CHANGES_SAID
+        return f"since version {self.version}: {said}{f'; and {more} more' if more > 0 else ''}"
+
+
 class Release(Value):
     """Everything that one run proved, ready to be published."""
 
+    standing: Standing
+    """Why it was made."""
     source: SourceModel
     reference: Reference
     candidates: tuple[Candidate, ...]
@@ -84,6 +125,11 @@ class ReleaseFile(Value):
     path: str
     sha256: Sha256
     size_bytes: NonNegativeInt
+    etag: str = ""
+    """The store's own tag for these bytes: it tells without reading that they are still there.
+
+    Empty where the store had not listed it yet; then only reading tells.
+    """
 
 
 class PublishedFormat(Value):
@@ -100,7 +146,18 @@ class PublishedFormat(Value):
     checks: tuple[str, ...]
     onnx: OnnxFacts | None
     parity: ParityReport
+    parity_summary: str = ""
+    """The report in one line."""
     notes: tuple[str, ...]
+
+
+class Signing(Value):
+    """Whether ``model.sig`` stands beside the manifest, and whose it is."""
+
+    method: Literal["key", "off"] = "off"
+    """``off``: the release is not signed, and nobody can tell whether it was changed."""
+    public_key: Sha256 | None = None
+    """SHA-256 of the signer's public key in PEM; the key itself must come from elsewhere."""
 
 
 class Manifest(Value):
@@ -116,6 +173,12 @@ class Manifest(Value):
     seeded: bool
     """True: random weights; the release proves a graph and is of no other use."""
     recipe: Recipe
+    fingerprint: Fingerprint
+    """All that it depends on; a release with the same one need not be made again."""
+    changed_since: PositiveInt | None
+    """The version that was ``latest`` before; None for the first."""
+    changes: tuple[str, ...]
+    """What differs from that one, or what was wrong with it, in words."""
     source_format: ModelFormat
     source_sha256: Sha256
     metrics: dict[str, float]
@@ -129,26 +192,64 @@ class Manifest(Value):
     tools: dict[str, str]
     """Version of each package that took part."""
     host: dict[str, str]
-    """Platform, processor and cores of the machine that did it."""
+    """Platform, processor, memory and GPUs of the machine that did it."""
     flow_run: str | None
     """Id of the Prefect flow run."""
+    flow_run_url: str | None = None
+    """Its page, where the address of Prefect's UI is known (``PREFECT_UI_URL``)."""
+    signing: Signing = Signing()
 
 
-class Alias(Value):
-    """``aliases/<name>.json``: which version a name stands for; moved by compare-and-swap."""
+class Move(Value):
+    """One move of an alias: where to, when, by whom and why."""
 
-    model: Slug
     version: PositiveInt
     manifest_sha256: Sha256
     moved: datetime
+    """By the mover's own clock: for people to read, and never compared with another time."""
+    by: str = "unknown"
+    how: Literal["publish", "promote", "rollback"] = "publish"
+    reason: str = ""
 
 
-class Published(Value):
-    """What publishing answers."""
+class Alias(Move):
+    """``aliases/<name>.json``: which version a name stands for; moved by compare-and-swap."""
 
+    schema_version: Literal[1] = 1
+    model: Slug
+    history: tuple[Move, ...] = ()
+    """The moves before this one, the youngest first, as many as are kept."""
+
+    @property
+    def moves(self) -> tuple[Move, ...]:
+        """Every move that is remembered, the youngest first."""
+        return (self.last, *self.history)
+
+    @property
+    def last(self) -> Move:
+        """The move that brought it where it stands."""
+        return Move.model_validate(self.model_dump(include=set(Move.model_fields)))
+
+    def before(self) -> Move | None:
+        """Return where a rollback leads: the last move that is not undone, before this one.
+
+        Two rollbacks in a row undo two moves; they do not swing between two versions.
+        """
+        standing: list[Move] = []
+        for move in reversed(self.moves):
+            if move.how == "rollback" and len(standing) > 1:
+                standing.pop()
+            else:
+                standing.append(move)
+        return standing[-2] if len(standing) > 1 else None
+
+
+class Hold(Value):
+    """``holds/<version>.json``: somebody needs this version; collecting garbage spares it."""
+
+    schema_version: Literal[1] = 1
     model: Slug
     version: PositiveInt
-    manifest: StoredFile
-    latest: bool
-    """Whether the alias ``latest`` was moved to this version (not, if a newer one stood there)."""
-    size_bytes: NonNegativeInt
+    by: str
+    reason: str
+    held: datetime

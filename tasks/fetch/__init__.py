@@ -32,7 +32,7 @@ _MODULES = {
 
 
 def fetch(download: Download, cache: Path, on_progress: Progress | None = None) -> Path:
-    """Return a file or folder of this disk whose SHA-256 is the download's.
+    """Return a file or folder of this disk whose digest is the download's.
 
     What is in the cache is hashed again and used; nothing else is asked then. Otherwise one
     process downloads, and others that want the same digest wait for it.
@@ -44,8 +44,8 @@ def fetch(download: Download, cache: Path, on_progress: Progress | None = None) 
             (None where the server does not say).
 
     Returns:
-        ``<cache>/sha256/<first two digits>/<digest>``; to be read only. The name has no ending:
-        link to it under another name where a library looks at the ending.
+        ``<cache>/sha256/<first two digits>/<digest>``, or ``<cache>/md5/…``; to be read only. The
+        name has no ending: link to it under another name where a library looks at the ending.
 
     Raises:
         DownloadDigestError: Other bytes came; nothing of them is kept.
@@ -54,9 +54,9 @@ def fetch(download: Download, cache: Path, on_progress: Progress | None = None) 
     """
 
     def bring(part: Path) -> None:
-        _bring(Wanted(download.uri, download.sha256, part, cache, on_progress))
+        _bring(Wanted(download.uri, download.digest, part, cache, on_progress))
 
-    return kept(cache, download.sha256, download.uri, bring)
+    return kept(cache, download.digest, download.uri, bring)
 
 
 def _bring(wanted: Wanted) -> None:

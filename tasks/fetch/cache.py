@@ -1,12 +1,13 @@
 """The cache: files and folders named by their own digest, shared by processes.
 
-``sha256/<aa>/<digest>`` is whole and checked, since it got this name by one rename.
+``sha256/<aa>/<digest>`` (or ``md5/…``) is whole and checked, since it got this name by one rename.
 ``parts/<digest>`` is on its way, and belongs to who holds ``locks/<digest>``.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import logging
 import shutil
 from contextlib import contextmanager
@@ -23,29 +24,35 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from tasks.domain.digest import Digest
+
 _log = logging.getLogger(__name__)
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def place_of(cache: Path, sha256: str) -> Path:
+def place_of(cache: Path, digest: Digest) -> Path:
     """Return where the cache keeps what has this digest."""
-    return cache / "sha256" / sha256[:2] / sha256
+    return cache / digest.algorithm / digest.hexadecimal[:2] / digest.hexadecimal
 
 
-def sha256_of_any(path: Path) -> str:
-    """Return the digest of a file, or of a folder by ``sha256_of_tree``'s rule."""
+def digest_like(wanted: Digest, path: Path) -> str:
+    """Return the digest of a file, computed as ``wanted`` is.
+
+    A folder has but one digest, by ``sha256_of_tree``'s rule; nobody publishes another.
+    """
     if not path.is_dir():
-        return sha256_of(path)
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, wanted.hasher).hexdigest()
     files = (each for each in path.rglob("*") if each.is_file())
     return sha256_of_tree((each.relative_to(path).as_posix(), sha256_of(each)) for each in files)
 
 
-def kept(cache: Path, sha256: str, uri: str, bring: Callable[[Path], None]) -> Path:
-    """Return the cache's copy of ``sha256``; let ``bring`` write it if there is none.
+def kept(cache: Path, digest: Digest, uri: str, bring: Callable[[Path], None]) -> Path:
+    """Return the cache's copy of ``digest``; let ``bring`` write it if there is none.
 
     Args:
         cache: Folder of the cache; made if need be.
-        sha256: Digest of the file or folder.
+        digest: Digest of the file or folder.
         uri: What to call it in an error.
         bring: Writes the file or folder to the path it is given. What it leaves there when it
             fails is given to the next ``bring``, which may go on with it.
@@ -54,21 +61,21 @@ def kept(cache: Path, sha256: str, uri: str, bring: Callable[[Path], None]) -> P
         DownloadDigestError: ``bring`` wrote something else, which is deleted.
         AcquisitionError: ``bring`` raised it, or the disk has no room.
     """
-    place, part = place_of(cache, sha256), cache / "parts" / sha256
+    place, part = place_of(cache, digest), cache / "parts" / digest.hexadecimal
     with _disk_faults_in_words(part, uri):
-        if _holds(place, sha256):
+        if _holds(place, digest):
             return place
-        with _locked(cache / "locks" / sha256, uri):
-            if _holds(place, sha256):
+        with _locked(cache / "locks" / digest.hexadecimal, uri):
+            if _holds(place, digest):
                 return place
             _make_room(place)
             part.parent.mkdir(parents=True, exist_ok=True)
             bring(part)
-            got = sha256_of_any(part)
-            if got != sha256:
+            got = digest_like(digest, part)
+            if got != digest.hexadecimal:
                 discard(part)
                 message = (
-                    f"{redacted(uri)}: other bytes than the recipe pins (expected sha256 {sha256}, "
+                    f"{redacted(uri)}: other bytes than the recipe pins (expected {digest}, "
                     f"got {got}). Nothing was kept. If the change is meant and the origin is "
                     "trusted, pin the new digest in the recipe."
                 )
@@ -110,8 +117,8 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _holds(place: Path, sha256: str) -> bool:
-    return place.exists() and sha256_of_any(place) == sha256
+def _holds(place: Path, digest: Digest) -> bool:
+    return place.exists() and digest_like(digest, place) == digest.hexadecimal
 
 
 def _make_room(place: Path) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from packaging.version import InvalidVersion, Version
 
+from tasks.domain.digest import Digest
 from tasks.domain.errors import AcquisitionError, ConfigurationError
 from tasks.fetch import over_http
 from tasks.fetch.cache import anew, kept
@@ -108,11 +109,13 @@ def _at_hand(archive: Archive, wanted: Wanted, settings: PipSettings) -> Path:
         )
         raise AcquisitionError(message)
 
+    digest = Digest(algorithm="sha256", hexadecimal=archive.sha256)
+
     def bring(part: Path) -> None:
-        target = Wanted(archive.url, archive.sha256 or "", part, wanted.cache, wanted.on_progress)
+        target = Wanted(archive.url, digest, part, wanted.cache, wanted.on_progress)
         over_http.download(target, route_to(archive.url, settings))
 
-    return kept(wanted.cache, archive.sha256, archive.url, bring)
+    return kept(wanted.cache, digest, archive.url, bring)
 
 
 def _explain(search: _Search) -> AcquisitionError:

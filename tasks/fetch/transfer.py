@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from tasks.domain.digest import Digest
+
     Opener = Callable[[int, str | None], AbstractContextManager["Stream"]]
 
 _log = logging.getLogger(__name__)
@@ -47,7 +49,7 @@ class Wanted:
     """A download that is under way."""
 
     uri: str
-    sha256: str
+    digest: Digest
     part: Path
     """Where the bytes go."""
     cache: Path
@@ -81,7 +83,8 @@ class _Part:
     def __init__(self, wanted: Wanted) -> None:
         self._path, self._uri = wanted.part, wanted.uri
         self._note = note_of(wanted.part)
-        self.digest = hashlib.sha256()
+        self._wanted = wanted.digest
+        self._running = wanted.digest.hasher()
         self.size = 0
         self.tag: str | None = None
         self.total: int | None = None
@@ -99,11 +102,15 @@ class _Part:
             return
         self.tag, self.size = note["tag"], self._path.stat().st_size
         with self._path.open("rb") as file:
-            self.digest = hashlib.file_digest(file, "sha256")
+            self._running = hashlib.file_digest(file, self._wanted.hasher)
+
+    @property
+    def is_what_is_wanted(self) -> bool:
+        return self._running.hexdigest() == self._wanted.hexadecimal
 
     def discard(self) -> None:
         discard(self._path)
-        self.digest, self.size, self.tag = hashlib.sha256(), 0, None
+        self._running, self.size, self.tag = self._wanted.hasher(), 0, None
 
     def pour(self, stream: Stream, report: Callable[[int, int | None], None]) -> None:
         if stream.start == 0:
@@ -114,7 +121,7 @@ class _Part:
         with self._path.open("ab") as file:
             for chunk in stream.chunks:
                 file.write(chunk)
-                self.digest.update(chunk)
+                self._running.update(chunk)
                 self.size += len(chunk)
                 report(self.size, stream.total)
 
@@ -136,7 +143,7 @@ def transfer(wanted: Wanted, open_stream: Opener) -> None:
     """
     part, report = _Part(wanted), _throttled(wanted.on_progress)
     failures, fresh_starts = 0, 0
-    while part.digest.hexdigest() != wanted.sha256:
+    while not part.is_what_is_wanted:
         before = part.size
         try:
             with open_stream(before, part.tag) as stream:
@@ -148,7 +155,7 @@ def transfer(wanted: Wanted, open_stream: Opener) -> None:
         except NotResumableError:
             fresh_starts = _start_over(wanted, part, fresh_starts)
         else:
-            if fresh_starts or not stream.start or part.digest.hexdigest() == wanted.sha256:
+            if fresh_starts or not stream.start or part.is_what_is_wanted:
                 break
             fresh_starts = _start_over(wanted, part, fresh_starts)
     if wanted.on_progress:

@@ -22,8 +22,8 @@ def out_of_reach(wanted: Wanted, whom: str, reason: object) -> str:
     return (
         f"{redacted(wanted.uri)}: {whom} cannot be reached ({redacted(str(reason))}). "
         "This download needs that network. Without it, put the file at "
-        f"{place_of(wanted.cache, wanted.sha256)}, or point the recipe's uri to a file:// "
-        "copy with the same sha256."
+        f"{place_of(wanted.cache, wanted.digest)}, or point the recipe's uri to a file:// "
+        f"copy with the same {wanted.digest.algorithm}."
     )
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.report.parity_table import parity_markdown
+from tasks.report.templates import template
 from tasks.report.view import page_view
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from jinja2 import Template
 
     from tasks.domain.parity import ParityReport
     from tasks.domain.recipe import Recipe
@@ -38,18 +35,4 @@ def parity_html(
         failed: Why nothing is published, in words; empty where something is.
         tools: Version of each package that took part.
     """
-    return _template().render(page_view(recipe, reports, release, failed, tools or {}))
-
-
-@cache
-def _template() -> Template:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html")
+    return template("page.html").render(page_view(recipe, reports, release, failed, tools or {}))

@@ -25,10 +25,10 @@ def parity_markdown(recipe: Recipe, reports: Sequence[ParityReport]) -> str:
         lines += ["> **RANDOM WEIGHTS**: this proves a graph, and is of no other use.", ""]
     for report in reports:
         if report.passed:
-            lines.append(f"- ✅ {_plain(report.summary())}")
+            lines.append(f"- ✅ {plain(report.summary())}")
         else:
             lines.append(f"- ❌ {report.candidate.label} differs")
-            lines += [f"  - {_plain(reason)}" for reason in report.reasons()]
+            lines += [f"  - {plain(reason)}" for reason in report.reasons()]
     lines += ["", _row(_COLUMNS), _row(["---"] * len(_COLUMNS))]
     lines += [_row(cells) for report in reports for cells in _cells(report)]
     return "\n".join([*lines, ""])
@@ -60,10 +60,10 @@ def output_cells(probe: ProbeParity, output: OutputParity) -> list[str]:
 
 
 def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(map(_plain, cells))} |"
+    return f"| {' | '.join(map(plain, cells))} |"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Make text safe for a table's cell and for a list's line."""
     for mark in "\\`*_|<>[]":
         text = text.replace(mark, f"\\{mark}")

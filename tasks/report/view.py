@@ -66,6 +66,8 @@ def page_view(
         "geometry": {"left": LEFT, "width": WIDTH, "total": TOTAL, "pitch": _PITCH},
         "tables": _tables(reports, titles),
         "runtimes": [(t, each.runtime) for t, each in zip(titles, reports, strict=True)],
+        "changes": release.standing.changes if release else (),
+        "changed_since": release.standing.version if release else None,
         "facts": _facts(recipe, release),
         "tolerances": _tolerances(reports),
         "probes": release.reference.probes if release else (),

@@ -65,7 +65,7 @@ def _check_name(recipe: Recipe, source: TorchvisionModel) -> None:
         )
         raise ConfigurationError(message)
     digits = re.search(r"-([0-9a-f]{8,})\.", published[source.weights].url)
-    pinned = source.download.sha256 if source.download else ""
+    pinned = source.download.digest.hexadecimal if source.download else ""
     if digits and not pinned.startswith(digits[1]):
         message = (
             f"{recipe.name}: source.download.sha256: these are not {source.weights} of "

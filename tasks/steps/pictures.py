@@ -25,7 +25,7 @@ def picture_rows(recipe: Recipe, pictures: tuple[Path, ...]) -> NDArray[Any]:
         ConfigurationError: The recipe's input takes no pictures, or a file is none.
     """
     spec = recipe.signature.inputs[0]
-    size = _size(recipe, spec)
+    size = picture_size(recipe, spec)
     preprocessing = recipe.preprocessing or ImagePreprocessing()
     return np.stack([preprocess(each, spec, size, preprocessing) for each in pictures])
 
@@ -88,7 +88,7 @@ def _cropped(path: Path, size: tuple[int, int], steps: ImagePreprocessing) -> Im
     return picture.crop((left, top, left + width, top + height))
 
 
-def _size(recipe: Recipe, spec: InputSpec) -> tuple[int, int]:
+def picture_size(recipe: Recipe, spec: InputSpec) -> tuple[int, int]:
     """Return height and width that the input takes; a free size is that of the resized middle."""
     free = recipe.preprocessing.resize if recipe.preprocessing else None
     if len(recipe.signature.inputs) > 1 or spec.layout is None or len(spec.shape) != _RANK:

@@ -9,10 +9,12 @@ import numpy as np
 
 from tasks.child import report_progress
 from tasks.domain.artifact import OnnxFacts, TensorSpec
+from tasks.domain.compatibility import check_fits, provider_notes
 from tasks.domain.errors import SignatureMismatchError, VerificationError
 from tasks.domain.recipe import Recipe
 from tasks.domain.value import Value
 from tasks.runners.onnxruntime_runner import MODEL, Optimisation, open_session, run_session, short
+from tasks.steps.canonical import canonical_of
 from tasks.steps.draw import draw
 from tasks.steps.onnx_file import (
     DTYPES,
@@ -93,9 +95,11 @@ def _inspect(
     model = parse(where, path)
     external = check_external_data(where, model, path.parent)
     _check_format(where, path)
-    facts = facts_of(model)
+    canonical, _ = canonical_of(where, model, path.parent)
+    facts = facts_of(model).model_copy(update={"canonical": canonical})
     check_opset(where, facts, recipe.opset)
-    notes = check_domains(where, model)
+    fits = check_fits(where, recipe.serve, facts)
+    notes = check_domains(where, model) + provider_notes(recipe.serve, recipe.device, facts)
     check_inference_mode(where, model)
     weights = {each.name for each in model.graph.initializer}
     inputs = [each for each in model.graph.input if each.name not in weights]
@@ -110,6 +114,7 @@ def _inspect(
             f"operator sets as asked: {domains}",
             f"external data complete: {', '.join(external)}" if external else "one file",
             "no node in training mode",
+            *fits,
             f"signature as declared: {plain}",
         ),
         notes,

@@ -14,12 +14,10 @@ from tasks.domain.errors import (
 )
 from tasks.domain.value import Value
 from tasks.storage.documents import read_document
+from tasks.storage.places import CLAIM, MANIFEST, REMOVAL
 
 if TYPE_CHECKING:
     from tasks.storage.store import ObjectStore
-
-CLAIM = ".claim.json"
-MANIFEST = "manifest.json"
 
 MOST_TRIES = 30
 _JITTER_SECONDS = 0.1
@@ -35,10 +33,10 @@ class Claim(Value):
 
 
 def own_claim(store: ObjectStore, model: str, owner: str) -> int | None:
-    """Return the highest of the recent numbers that ``owner`` has claimed."""
+    """Return the highest of the recent numbers that ``owner`` has claimed and not lost."""
     for version in sorted(_versions(store, model), reverse=True)[:_RECENT]:
         if _owner_of(store, model, version) == owner:
-            return version
+            return None if is_given_up(store, model, version) else version
     return None
 
 
@@ -74,6 +72,25 @@ def claim(store: ObjectStore, model: str, version: int, owner: str) -> None:
         "manifest.json, the folder may be removed."
     )
     raise ReleaseConflictError(message)
+
+
+def is_given_up(store: ObjectStore, model: str, version: int) -> bool:
+    """Whether a number is being removed as garbage; see ``tasks.storage.removal``."""
+    return _holds(store, f"{model}/{version}/{REMOVAL}")
+
+
+def require_still_ours(store: ObjectStore, model: str, version: int, owner: str) -> None:
+    """Refuse to publish under a number that was given up because its run seemed dead.
+
+    Raises:
+        ReleaseConflictError: It is being removed, or was, and may be another's by now.
+    """
+    if is_given_up(store, model, version) or _owner_of(store, model, version) != owner:
+        message = (
+            f"{store.url(f'{model}/{version}/')}: this number was given up as garbage, since "
+            "nothing had been written there for long. Run it again, to publish under the next."
+        )
+        raise ReleaseConflictError(message)
 
 
 def pause() -> None:

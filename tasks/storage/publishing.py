@@ -1,12 +1,18 @@
 """How a release is published, so that no reader ever sees half of one.
 
     <model>/<version>/.claim.json      who publishes under this number
-    <model>/<version>/…                the files: onnx/, tf/, parity/, golden/
+    <model>/<version>/…                the files: onnx/, tf/, parity/, golden/, README.md …
+    <model>/<version>/provenance.json  where they come from
+    <model>/<version>/.manifest.json   the manifest's bytes, settled but not published
+    <model>/<version>/model.sig        signature of all of the above but the hidden ones
     <model>/<version>/manifest.json    names every file and its SHA-256
     <model>/aliases/latest.json        names a version and its manifest's SHA-256
 
 A version exists if it has a manifest, and only then. Nothing is ever written twice but the
-alias. Step by step, and what the next run does if this one ends right after it:
+alias, and the pages above the versions (``tasks.storage.current_pages``), which hold nothing
+of their own. Only ``tasks.storage.removal`` deletes, and marks first what it will: a number so
+marked is never published under. Step by step, and what the next run does if this one ends right
+after it:
 
 1. Claim a number: write ``.claim.json`` if there is none. Without a wanted version, it is the
    highest number in use plus one, and the next one if somebody else was faster.
@@ -16,12 +22,22 @@ alias. Step by step, and what the next run does if this one ends right after it:
    — *The same owner uploads what is missing. If it has other bytes by now, because a training
    does not repeat bit by bit, it takes a new number: the files of the old one may be on their
    way to being published by the run that was thought dead.*
-3. Read every file back from the store and compare its SHA-256.
+3. Note the store's tag of every file by one listing, then read every file back and compare its
+   SHA-256: in this order, so that a tag is never one of other bytes.
    — *As after 2.*
-4. Write ``manifest.json`` if there is none. **This is the commit.**
-   — *The same owner finds its release published, and goes on with 5. For everybody else the
+4. Write ``provenance.json`` if there is none, and read it back; then settle the manifest's
+   bytes: write ``.manifest.json`` if there is none.
+   — *The same owner takes those that stand there, times and all, if they are of the same
+   files and name the same signing key; else a new number, as in 2.*
+5. Sign the files and the settled manifest: write ``model.sig`` if there is none, and check the
+   one that stands there. Left out where signing is off.
+   — *The same owner finds a signature of the settled bytes, whichever try made it, and goes
+   on.*
+6. Write the settled bytes as ``manifest.json`` if there is none. **This is the commit.**
+   — *The same owner finds its release published, and goes on with 7. For everybody else the
    version exists; ``latest`` is still the one before, until anybody publishes again.*
-5. Move the alias ``latest`` by compare-and-swap, to higher versions only.
+7. Move the alias ``latest`` by compare-and-swap, to higher versions only (see
+   ``tasks.storage.aliases``).
    — *Nothing is left to do; the same owner is told what it has published.*
 """
 
@@ -30,40 +46,36 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import count
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.domain.artifact import Slug, StoredFile
 from tasks.domain.errors import (
     ArtifactNotFoundError,
-    ConfigurationError,
     DigestMismatchError,
+    ReleaseConflictError,
     StorageError,
-    StorageUnavailableError,
 )
-from tasks.domain.release import Alias, Manifest, Published, ReleaseFile
-from tasks.storage.claims import (
-    CLAIM,
-    MANIFEST,
-    MOST_TRIES,
-    claim,
-    claim_next,
-    own_claim,
-    pause,
-)
+from tasks.domain.release import Manifest, Published, ReleaseFile
+from tasks.storage.aliases import advance, resolve
+from tasks.storage.claims import claim, claim_next, own_claim, require_still_ours
 from tasks.storage.documents import parse_document, read_document
+from tasks.storage.naming import require_publishable
+from tasks.storage.places import LATEST, MANIFEST, QUARANTINE
+from tasks.storage.sealing import (
+    PROVENANCE,
+    Seal,
+    add_provenance,
+    add_signature,
+    settle_manifest,
+)
 
 if TYPE_CHECKING:
     from tasks.storage.store import ObjectStore
 
-QUARANTINE = "quarantine"
-"""The folder of what was not published."""
-
-_RESERVED = frozenset({QUARANTINE, "work"})
-_LATEST = "latest"
 MakeManifest = Callable[[int, tuple[ReleaseFile, ...]], Manifest]
+MakeFiles = Callable[[int], Mapping[str, Path]]
 OnProgress = Callable[[float, str], None]
 
 
@@ -77,6 +89,8 @@ class _Publication:
     manifest_for: MakeManifest
     owner: str
     report: OnProgress
+    pages_for: MakeFiles
+    seal: Seal
 
 
 def publish(  # noqa: PLR0913 - what to publish, under which name, and who asks
@@ -88,6 +102,8 @@ def publish(  # noqa: PLR0913 - what to publish, under which name, and who asks
     owner: str,
     version: int | None = None,
     on_progress: OnProgress | None = None,
+    pages_for: MakeFiles | None = None,
+    seal: Seal | None = None,
 ) -> Published:
     """Publish files as one release of ``model``; the module's docstring has the steps.
 
@@ -100,6 +116,9 @@ def publish(  # noqa: PLR0913 - what to publish, under which name, and who asks
             ended. One owner publishes one release of a model.
         version: The number to publish as; absent: the next free one.
         on_progress: Is told, after each step, the share done (0 to 1) and what was done.
+        pages_for: Makes the files that name the number, once it is known; for one number they
+            must be the same in every try.
+        seal: Provenance and signature; absent: there are none.
 
     Raises:
         ReleaseConflictError: Another owner has published, or claimed, ``version``.
@@ -107,9 +126,16 @@ def publish(  # noqa: PLR0913 - what to publish, under which name, and who asks
             wanted ``version``, an earlier try of this owner left other bytes there.
         StorageError: The store refused. What was published before stays as it was.
     """
-    _require_publishable(model, files)
+    require_publishable(model, files)
     errand = _Publication(
-        store, model, files, manifest_for, owner, on_progress or (lambda _share, _text: None)
+        store,
+        model,
+        files,
+        manifest_for,
+        owner,
+        on_progress or (lambda _share, _text: None),
+        pages_for or (lambda _number: {}),
+        seal or Seal(),
     )
     if version is not None:
         claim(store, model, version, owner)
@@ -131,15 +157,7 @@ def latest(store: ObjectStore, model: Slug) -> Manifest | None:
         DigestMismatchError: The manifest is not the one that the alias was moved to.
         StorageError: It could not be read.
     """
-    try:
-        alias = read_document(Alias, store, _alias_key(model))
-    except ArtifactNotFoundError:
-        return None
-    key = f"{model}/{alias.version}/{MANIFEST}"
-    content = store.read(key).content
-    if (got := _sha256(content)) != alias.manifest_sha256:
-        raise DigestMismatchError.of(store.url(key), expected=alias.manifest_sha256, got=got)
-    return parse_document(Manifest, content, store.url(key))
+    return resolve(store, model, LATEST)
 
 
 def read_release(store: ObjectStore, model: Slug, version: int) -> Manifest:
@@ -172,18 +190,17 @@ def quarantine(store: ObjectStore, model: Slug, run: str, files: Mapping[str, Pa
 
 
 def _publish_as(errand: _Publication, version: int) -> Published:
-    """Do steps 2 to 5 under a number that is ours."""
+    """Do steps 2 to 7 under a number that is ours."""
     key = f"{errand.model}/{version}/{MANIFEST}"
     errand.report(0.0, f"claimed version {version}")
     try:
         content = errand.store.read(key).content
     except ArtifactNotFoundError:
-        stored = _store_files(errand, version)
-        content = _commit(errand, version, key, stored)
+        content = _commit(errand, version, key, _store_files(errand, version))
     manifest = parse_document(Manifest, content, errand.store.url(key))
     file = StoredFile(key=key, sha256=_sha256(content), size_bytes=len(content))
     errand.report(0.98, f"committed version {version}")
-    is_latest = _move_latest(errand.store, errand.model, version, file.sha256)
+    is_latest = advance(errand.store, errand.model, version, file.sha256, by=errand.owner)
     errand.report(1.0, f"published version {version}")
     return Published(
         model=errand.model,
@@ -194,87 +211,67 @@ def _publish_as(errand: _Publication, version: int) -> Published:
     )
 
 
-def _store_files(errand: _Publication, version: int) -> tuple[StoredFile, ...]:
-    """Upload every file, then read every one back."""
-    sizes = {path: file.stat().st_size + 1 for path, file in errand.files.items()}
+def _store_files(errand: _Publication, version: int) -> tuple[ReleaseFile, ...]:
+    """Upload every file, then read every one back; return them in the order of their paths."""
+    root = f"{errand.model}/{version}/"
+    files = {**errand.files, **errand.pages_for(version)}
+    require_publishable(errand.model, files)
+    sizes = {path: file.stat().st_size + 1 for path, file in files.items()}
     total, done = 2 * sum(sizes.values()), 0
     stored = {}
-    for path, file in errand.files.items():
-        stored[path] = errand.store.put(file, f"{errand.model}/{version}/{path}")
+    for path, file in files.items():
+        stored[path] = errand.store.put(file, f"{root}{path}")
         done += sizes[path]
         errand.report(0.95 * done / total, f"uploaded {path}")
+    # none for a listing that lags behind: such a file will be read where others are listed
+    tags = {each.key: each.etag for each in errand.store.entries(root)}
     for path, each in stored.items():
         errand.store.check(each)
         done += sizes[path]
         errand.report(0.95 * done / total, f"read back {path}")
-    return tuple(stored.values())
-
-
-def _commit(errand: _Publication, version: int, key: str, stored: tuple[StoredFile, ...]) -> bytes:
-    """Write the manifest; return the one that counts, which an earlier try of ours may have won."""
-    root = f"{errand.model}/{version}/"
-    files = tuple(
+    return tuple(
         ReleaseFile(
-            path=each.key.removeprefix(root), sha256=each.sha256, size_bytes=each.size_bytes
+            path=path, sha256=each.sha256, size_bytes=each.size_bytes, etag=tags.get(each.key, "")
         )
-        for each in sorted(stored, key=lambda file: file.key)
+        for path, each in sorted(stored.items())
     )
-    manifest = errand.manifest_for(version, files)
-    if (manifest.model, manifest.version, manifest.files) != (errand.model, version, files):
-        message = f"{errand.store.url(key)}: the manifest does not name this release's files."
-        raise StorageError(message)
-    content = manifest.model_dump_json(indent=2).encode()
+
+
+def _commit(errand: _Publication, version: int, key: str, files: tuple[ReleaseFile, ...]) -> bytes:
+    """Write the manifest; return the one that counts, which an earlier try of ours may have won."""
+    content = _seal(errand, version, f"{errand.model}/{version}/", files)
+    require_still_ours(errand.store, errand.model, version, errand.owner)
     if errand.store.create(key, content):
+        try:
+            require_still_ours(errand.store, errand.model, version, errand.owner)
+        except ReleaseConflictError:
+            errand.store.remove(key)
+            raise
         return content
     # the number is ours, so whoever wrote this was us, with files that have been read back too
     return errand.store.read(key).content
 
 
-def _move_latest(store: ObjectStore, model: str, version: int, manifest_sha256: str) -> bool:
-    """Move ``latest`` forwards to ``version``; return whether it stands there now."""
-    key = _alias_key(model)
-    alias = Alias(
-        model=model, version=version, manifest_sha256=manifest_sha256, moved=datetime.now(UTC)
-    )
-    content = alias.model_dump_json(indent=2).encode()
-    for _ in range(MOST_TRIES):
-        try:
-            text = store.read(key)
-        except ArtifactNotFoundError:
-            if store.create(key, content):
-                return True
-            continue
-        standing = parse_document(Alias, text.content, store.url(key)).version
-        if standing >= version:
-            return standing == version
-        if store.replace(key, content, text.etag):
-            return True
-        pause()
-    message = f"{store.url(key)}: too many move this alias at once. Try again later."
-    raise StorageUnavailableError(message)
-
-
-def _alias_key(model: str) -> str:
-    return f"{model}/aliases/{_LATEST}.json"
+def _seal(errand: _Publication, version: int, root: str, files: tuple[ReleaseFile, ...]) -> bytes:
+    """Do steps 4 and 5; return the manifest's bytes."""
+    store, seal = errand.store, errand.seal
+    if seal.statement_for:
+        files += (add_provenance(store, root, files, seal.statement_for),)
+        errand.report(0.96, f"wrote {PROVENANCE}")
+    manifest = errand.manifest_for(version, files)
+    said = (manifest.model, manifest.version, manifest.files, manifest.signing)
+    if said != (errand.model, version, files, seal.signing):
+        message = (
+            f"{store.url(root)}{MANIFEST}: the manifest does not name this release's files and key."
+        )
+        raise StorageError(message)
+    content = settle_manifest(store, root, manifest)
+    errand.report(0.97, "settled the manifest")
+    if seal.key:
+        add_signature(store, root, content, seal.key)
+        errand.report(0.975, f"signed version {version}")
+    return content
 
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _require_publishable(model: str, files: Mapping[str, Path]) -> None:
-    """Refuse paths that would leave the release, hide in it, or stand in each other's way."""
-    if model in _RESERVED:
-        message = f"{model}: is a folder of the bucket with a purpose of its own. Rename the model."
-        raise ConfigurationError(message)
-    folders = {str(parent) for path in files for parent in PurePosixPath(path).parents}
-    for path, file in files.items():
-        if not file.is_file():
-            raise StorageError(f"{file}: no such file; it was to be published as {model}/…/{path}.")
-        plain = str(PurePosixPath(path)) == path and not path.startswith("/")
-        if not plain or ".." in path.split("/") or path in {CLAIM, MANIFEST} or path in folders:
-            message = (
-                f"{model}: cannot publish a file as '{path}' (expected a relative path such as "
-                f"onnx/model.onnx, not {MANIFEST} or {CLAIM}, not also a folder). Rename it."
-            )
-            raise ConfigurationError(message)

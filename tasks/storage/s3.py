@@ -7,11 +7,11 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC
 from functools import cache
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlsplit
-from uuid import uuid4
 
 from tasks.domain.artifact import StoredFile
 from tasks.domain.errors import (
@@ -23,9 +23,10 @@ from tasks.domain.errors import (
 )
 from tasks.storage import s3_transfer
 from tasks.storage.digest import content_type_of, s3_checksum
+from tasks.storage.local_files import whole_file, write
 from tasks.storage.s3_errors import RACING, TAKEN, code_of, translated
 from tasks.storage.s3_transfer import PIECE_BYTES, TRIES
-from tasks.storage.store import StoredText
+from tasks.storage.store import Entry, StoredText
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,9 +39,6 @@ if TYPE_CHECKING:
 
 _CONNECT_SECONDS = 5
 _READ_SECONDS = 60
-_WRITE_BYTES = 256 * 1024
-"""Written in pieces of 8 MiB, a file costs the kernel eight times as much (measured on ext4)."""
-
 _DELETE_AT_ONCE = 1_000
 """Source: Amazon S3 API reference, "DeleteObjects"."""
 
@@ -51,6 +49,8 @@ class S3Store:
 
     client: S3Client
     bucket: str
+    signer: S3Client | None = None
+    """Signs links for people who reach the store under another address; it sends nothing."""
 
     def url(self, key: str) -> str:
         """Return ``s3://bucket/key``."""
@@ -79,15 +79,16 @@ class S3Store:
 
     def get(self, file: StoredFile, path: Path) -> None:
         """Download beside ``path``, then move there what is right; see ``ObjectStore.get``."""
-        with translated(self.url(file.key)):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            unproven = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
-            try:
-                with unproven.open("xb") as target:
-                    self._read_through(file, target)
-                unproven.replace(path)
-            finally:
-                unproven.unlink(missing_ok=True)
+        with translated(self.url(file.key)), whole_file(path) as target:
+            self._read_through(file, target)
+
+    def take(self, key: str, path: Path) -> None:
+        """Download beside ``path``, then move it there; see ``ObjectStore.take``."""
+        with translated(self.url(key)), whole_file(path) as target:
+            where = self._target(key)
+            size_bytes = self.client.head_object(**where)["ContentLength"]  # type: ignore[arg-type]
+            for content in s3_transfer.pieces(self.client, where, size_bytes):
+                write(target, content)
 
     def check(self, file: StoredFile) -> None:
         """Read back and hash; see ``ObjectStore.check``."""
@@ -104,19 +105,35 @@ class S3Store:
         with translated(self.url(key)):
             return self._put_if(key, content, content_type, {"IfNoneMatch": "*"})
 
-    def replace(self, key: str, content: bytes, etag: str) -> bool:
+    def replace(
+        self, key: str, content: bytes, etag: str, content_type: str = "application/json"
+    ) -> bool:
         """Write a small document over the one with ``etag``; see ``ObjectStore.replace``."""
         try:
             with translated(self.url(key)):
-                return self._put_if(key, content, "application/json", {"IfMatch": etag})
+                return self._put_if(key, content, content_type, {"IfMatch": etag})
         except ArtifactNotFoundError:
             return False
 
+    def link(self, key: str, seconds: int) -> str:
+        """Sign a URL; see ``ObjectStore.link``."""
+        with translated(self.url(key)):
+            return (self.signer or self.client).generate_presigned_url(
+                "get_object", Params=self._target(key), ExpiresIn=seconds
+            )
+
     def keys(self, prefix: str) -> Iterator[str]:
         """List keys; see ``ObjectStore.keys``."""
+        for each in self.entries(prefix):
+            yield each.key
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """List keys with sizes and tags; see ``ObjectStore.entries``."""
         for page in self._pages(prefix):
             for each in page.get("Contents", ()):
-                yield each["Key"]
+                yield Entry(
+                    each["Key"], each["Size"], each["ETag"], each["LastModified"].astimezone(UTC)
+                )
 
     def folders(self, prefix: str) -> Iterator[str]:
         """List folders; see ``ObjectStore.folders``."""
@@ -130,17 +147,7 @@ class S3Store:
             raise StorageError(f"{self.url('')}: will not empty the whole bucket. Give a prefix.")
         keys = list(self.keys(prefix))
         # some servers (SeaweedFS) keep empty folders; to the others these keys are nothing
-        everything = keys + _folders_of(keys, prefix)
-        for start in range(0, len(everything), _DELETE_AT_ONCE):
-            batch = [{"Key": key} for key in everything[start : start + _DELETE_AT_ONCE]]
-            with translated(self.url(prefix)):
-                answer = self.client.delete_objects(
-                    Bucket=self.bucket,
-                    Delete={"Objects": batch, "Quiet": True},  # type: ignore[typeddict-item]
-                )
-            for each in answer.get("Errors", ()):
-                why = f"{each.get('Code')}: {each.get('Message')}"
-                raise StorageError(f"{self.url(str(each.get('Key')))}: was not removed ({why}).")
+        delete_keys(self, keys + folders_of(keys, prefix), prefix)
         return len(keys)
 
     def _target(self, key: str) -> dict[str, str]:
@@ -183,7 +190,7 @@ class S3Store:
         where = self._target(file.key)
         with ThreadPoolExecutor(1, thread_name_prefix="writer") as writer:
             for content in s3_transfer.pieces(self.client, where, file.size_bytes):
-                written = writer.submit(_write, target, content) if target else None
+                written = writer.submit(write, target, content) if target else None
                 digest.update(content)
                 if written:
                     written.result()
@@ -204,17 +211,30 @@ def open_store(settings: StoreSettings) -> S3Store:
     Raises:
         ConfigurationError: The endpoint is not a URL.
     """
-    return S3Store(_client(settings), settings.bucket)
+    public = settings.public_endpoint
+    signer = _client(settings.model_copy(update={"endpoint": public})) if public else None
+    return S3Store(_client(settings), settings.bucket, signer)
 
 
-def _write(target: BinaryIO, content: bytes) -> None:
-    view = memoryview(content)
-    target.writelines(
-        view[start : start + _WRITE_BYTES] for start in range(0, len(content), _WRITE_BYTES)
-    )
+def delete_keys(store: S3Store, keys: list[str], where: str) -> None:
+    """Delete objects by their keys, a thousand at a time; one that is gone is no error.
+
+    Raises:
+        StorageError: One of them could not be deleted.
+    """
+    for start in range(0, len(keys), _DELETE_AT_ONCE):
+        batch = [{"Key": key} for key in keys[start : start + _DELETE_AT_ONCE]]
+        with translated(store.url(where)):
+            answer = store.client.delete_objects(
+                Bucket=store.bucket,
+                Delete={"Objects": batch, "Quiet": True},  # type: ignore[typeddict-item]
+            )
+        for each in answer.get("Errors", ()):
+            why = f"{each.get('Code')}: {each.get('Message')}"
+            raise StorageError(f"{store.url(str(each.get('Key')))}: was not removed ({why}).")
 
 
-def _folders_of(keys: list[str], prefix: str) -> list[str]:
+def folders_of(keys: list[str], prefix: str) -> list[str]:
     """Return the folders of ``keys`` at or below ``prefix``, the deepest first."""
     parents = {f"{folder}/" for key in keys for folder in map(str, PurePosixPath(key).parents)}
     below = (folder for folder in parents if folder.startswith(prefix))
@@ -229,6 +249,8 @@ def _client(settings: StoreSettings) -> S3Client:
     secret = settings.secret_access_key
     host = urlsplit(settings.endpoint or "").hostname
     config = Config(
+        # for links: boto3 would sign them by version 2 in some regions, for any length of life
+        signature_version="s3v4",
         connect_timeout=_CONNECT_SECONDS,
         read_timeout=_READ_SECONDS,
         retries={"mode": "standard", "total_max_attempts": TRIES},

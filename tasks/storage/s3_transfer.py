@@ -250,14 +250,17 @@ def _complete(client: S3Client, where: dict[str, Any], parts: list[CompletedPart
     from botocore.exceptions import ClientError
 
     try:
-        client.complete_multipart_upload(**where, MultipartUpload={"Parts": parts}, IfNoneMatch="*")
+        done = client.complete_multipart_upload(
+            **where, MultipartUpload={"Parts": parts}, IfNoneMatch="*"
+        )
+        # SeaweedFS 4.48 looks first and writes then: of two at once both hear that they won
+        return done["ETag"] == client.head_object(Bucket=where["Bucket"], Key=where["Key"])["ETag"]
     except ClientError as error:
-        if code_of(error) in _LOST:
+        if code_of(error) in _LOST | NOT_FOUND:
             return False
         if code_of(error) in _SPOILT:
             raise _SpoiltError(f"{where['UploadId']}: {code_of(error)}") from error
         raise
-    return True
 
 
 def _require_size(

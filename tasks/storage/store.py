@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
     from pathlib import Path
 
     from tasks.domain.artifact import StoredFile
@@ -16,6 +17,17 @@ class StoredText(NamedTuple):
 
     content: bytes
     etag: str
+
+
+class Entry(NamedTuple):
+    """What a listing says of one object."""
+
+    key: str
+    size_bytes: int
+    etag: str
+    """Changes when the content does. A copy of the object elsewhere may have another one."""
+    modified: datetime
+    """By the store's clock."""
 
 
 class ObjectStore(Protocol):
@@ -49,6 +61,16 @@ class ObjectStore(Protocol):
         """
         ...
 
+    def take(self, key: str, path: Path) -> None:
+        """Download whatever ``key`` holds, to ``path``; the caller must prove it.
+
+        The file is streamed, never read whole; nothing is left there if it fails.
+
+        Raises:
+            ArtifactNotFoundError: No object has this key.
+        """
+        ...
+
     def check(self, file: StoredFile) -> None:
         """Read ``file`` back from the store and compare its SHA-256; keep nothing.
 
@@ -70,16 +92,35 @@ class ObjectStore(Protocol):
         """Write a small document if ``key`` is free; return whether it was."""
         ...
 
-    def replace(self, key: str, content: bytes, etag: str) -> bool:
-        """Write a small JSON document if ``key`` still has ``etag``; return whether it had."""
+    def replace(
+        self, key: str, content: bytes, etag: str, content_type: str = "application/json"
+    ) -> bool:
+        """Write a small document if ``key`` still has ``etag``; return whether it had."""
+        ...
+
+    def link(self, key: str, seconds: int) -> str:
+        """Return a URL by which anybody may read ``key`` for ``seconds``, without credentials.
+
+        Nothing is asked of the store: a link to a key without an object opens nothing.
+        """
         ...
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Yield every key that begins with ``prefix``, in no promised order."""
         ...
 
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """Yield what is stored below ``prefix``, many objects to a request, in no promised order.
+
+        The tag is the one that ``read`` returns.
+        """
+        ...
+
     def folders(self, prefix: str) -> Iterator[str]:
-        """Yield the names directly below ``prefix`` (which ends with ``/``) that hold objects."""
+        """Yield the names directly below ``prefix`` that hold objects.
+
+        ``prefix`` ends with ``/``, or is empty for the whole bucket.
+        """
         ...
 
     def remove(self, prefix: str) -> int:

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import io
+import shutil
 import tarfile
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
+from tasks.arrays import load_arrays, save_arrays
+from tasks.domain.artifact import ModelFormat
 from tasks.domain.errors import AcquisitionError, ConfigurationError, SignatureMismatchError
 from tasks.domain.recipe import Recipe
 from tasks.isolation import Call, Children, Family
-from tasks.sources import AcquireRequest, keras_applications, keras_file, saved_model_folder
+from tasks.runners import FAMILIES
+from tasks.sources import (
+    SOURCES,
+    AcquireRequest,
+    keras_applications,
+    keras_file,
+    saved_model_folder,
+)
+from tasks.steps.answer import AnswerRequest, answer
 from tests.support import keras_nets as nets
-from tests.support.keras_nets import NetRequest
+from tests.support.keras_nets import NetRequest, RunRequest, SaveAs
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 DOWNLOAD = {"uri": "https://example.org/weights.h5", "sha256": 64 * "0"}
 
@@ -110,6 +125,33 @@ def test_a_keras_file_is_known_by_its_content(
     assert weights(path) == weights(network)
 
 
+@pytest.mark.parametrize("name", ["model.keras", "model.h5"])
+def test_a_keras_file_of_either_format_is_loaded_and_answers_as_before(
+    children: Children, tmp_path: Path, network: Path, name: str
+) -> None:
+    recipe = recipe_of({"kind": "keras-file", "download": DOWNLOAD}, (16, 16, 3), 5)
+    saved = SaveAs(source=network, target=tmp_path / name)
+    children.call(nets.save_as, saved, call())
+    (tmp_path / "original").mkdir()
+    shutil.copy(network, tmp_path / "original" / "model.keras")
+
+    path = acquire(children, recipe, tmp_path / "source", saved.target.rename(tmp_path / "0123"))
+
+    first = keras_answers(children, recipe, tmp_path / "original")
+    again = keras_answers(children, recipe, path.parent)
+    np.testing.assert_array_equal(first, again)
+    assert np.ptp(first) > 0.01
+
+
+def keras_answers(children: Children, recipe: Recipe, folder: Path) -> NDArray[Any]:
+    rows = np.random.default_rng(1).uniform(-1, 1, (3, 16, 16, 3)).astype(np.float32)
+    inputs, answers = folder / "in.npz", folder / "out.npz"
+    save_arrays(inputs, {"images": rows})
+    request = RunRequest(recipe=recipe, folder=folder, inputs=inputs, answers=answers)
+    children.call(nets.run_net, request, call())
+    return load_arrays(answers)["scores"]
+
+
 def test_a_keras_file_that_contradicts_the_recipe_is_refused(
     children: Children, tmp_path: Path, network: Path
 ) -> None:
@@ -185,6 +227,60 @@ def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
 
     with pytest.raises(AcquisitionError, match=r"neither a folder nor an archive|does not unpack"):
         unpack(tmp_path, download)
+
+
+def packed(folder: Path, how: str) -> Path:
+    """Return a real SavedModel as it may be downloaded, under a name without an ending."""
+    if how == "folder":
+        return folder
+    shutil.make_archive(str(folder.with_name("packed")), how, folder.parent, folder.name)
+    (archive,) = folder.parent.glob("packed.*")
+    return archive.rename(folder.with_name("0123abcd"))
+
+
+@pytest.mark.parametrize("how", ["folder", "zip", "gztar"])
+def test_a_real_saved_model_is_acquired_and_answers_as_before(
+    children: Children, tmp_path: Path, how: str
+) -> None:
+    legacy = call(Family.TENSORFLOW_LEGACY)
+    saved = tmp_path / "given" / "nmp"
+    saved.mkdir(parents=True)
+    children.call(nets.save_module, NetRequest(net="module", folder=saved), legacy)
+    recipe = recipe_of({"kind": "saved-model", "download": DOWNLOAD}, (64,), 4_000)
+    renamed = recipe.model_dump()
+    renamed["signature"]["inputs"][0]["name"] = "x"
+    renamed["signature"]["outputs"][0]["name"] = "wide"
+    recipe = Recipe.model_validate(renamed)
+    source = tmp_path / "source"
+    source.mkdir()
+    kind = SOURCES["saved-model"]
+    request = AcquireRequest(recipe=recipe, downloads=(packed(saved, how),), folder=source)
+
+    children.call(kind.acquire, request, call(kind.family))
+
+    first, again = (module_answers(children, recipe, folder) for folder in (saved, source))
+    np.testing.assert_array_equal(first, again)
+    assert np.ptp(first) > 0.01
+
+
+def module_answers(children: Children, recipe: Recipe, folder: Path) -> NDArray[Any]:
+    """Answer as the parity stage lets the source answer."""
+    rows = np.random.default_rng(1).uniform(-1, 1, (3, 64)).astype(np.float32)
+    probes, answers = folder.with_name("probes"), folder.with_name(f"{folder.name}-answers")
+    for each in (probes, answers):
+        each.mkdir(exist_ok=True)
+    save_arrays(probes / "random.npz", {"x": rows})
+    request = AnswerRequest(
+        recipe=recipe,
+        format=ModelFormat.SAVED_MODEL,
+        model=folder,
+        probes=probes,
+        names=("random",),
+        device="cpu",
+        folder=answers,
+    )
+    children.call(answer, request, call(FAMILIES[ModelFormat.SAVED_MODEL]))
+    return load_arrays(answers / "random.npz")["wide"]
 
 
 def test_a_folder_without_a_saved_model_is_refused(tmp_path: Path) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
 from tasks.domain.artifact import StoredFile
@@ -20,6 +22,7 @@ from tasks.storage.usable import ensure_usable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from deployments.s3_server import S3Server
     from tasks.settings import StoreSettings
 
 SMALL, LARGE = 10, 2 * PIECE_BYTES + 3
@@ -70,6 +73,28 @@ def test_a_file_comes_back_as_it_went(
     assert [path.name for path in back.parent.iterdir()] == ["back"]
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_what_a_key_holds_is_taken_as_it_is(
+    store: S3Store, folder: str, new_file: Callable[[int], Path], tmp_path: Path, size: int
+) -> None:
+    source, back = new_file(size), tmp_path / "new" / "folder" / "back"
+    store.put(source, f"{folder}/file")
+
+    store.take(f"{folder}/file", back)
+
+    assert back.read_bytes() == source.read_bytes()
+    assert [path.name for path in back.parent.iterdir()] == ["back"]
+
+
+def test_what_is_not_there_cannot_be_taken_and_leaves_nothing(
+    store: S3Store, folder: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ArtifactNotFoundError, match="/nobody"):
+        store.take(f"{folder}/nobody", tmp_path / "new" / "back")
+
+    assert list((tmp_path / "new").iterdir()) == []
+
+
 @BOTH
 def test_putting_equal_content_again_is_no_error(
     store: S3Store, folder: str, new_file: Callable[[int], Path], size: int
@@ -105,9 +130,11 @@ def test_of_two_writers_of_one_key_exactly_one_wins_and_the_other_leaves_nothing
     def put(source: Path) -> StoredFile | None:
         together.wait()
         try:
-            return store.put(source, f"{folder}/file")
+            file = store.put(source, f"{folder}/file")
+            store.check(file)  # as publishing does: SeaweedFS may tell two that they won
         except DigestMismatchError:
             return None
+        return file
 
     with ThreadPoolExecutor(2) as pool:
         won = [file for file in pool.map(put, sources) if file]
@@ -183,6 +210,61 @@ def test_a_document_is_replaced_only_by_who_has_seen_its_last_state(
     assert not store.replace(f"{folder}/nothing.json", b"1", seen)
 
 
+def test_a_replaced_document_has_the_type_it_is_given(store: S3Store, folder: str) -> None:
+    key, kind = f"{folder}/index.html", "text/html; charset=utf-8"
+    store.create(key, b"old", kind)
+
+    store.replace(key, b"new", store.read(key).etag, kind)
+
+    assert store.client.head_object(Bucket=store.bucket, Key=key)["ContentType"] == kind
+
+
+def test_the_folders_of_the_whole_bucket_are_listed(store: S3Store, folder: str) -> None:
+    store.create(f"{folder}/1/x", b"{}")
+
+    assert folder in set(store.folders(""))
+
+
+def test_a_link_opens_without_credentials(store: S3Store, folder: str) -> None:
+    store.create(f"{folder}/page.html", b"<p>", "text/html; charset=utf-8")
+
+    answer = httpx.get(store.link(f"{folder}/page.html", 60), trust_env=False)
+
+    assert (answer.status_code, answer.content) == (200, b"<p>")
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert "X-Amz-Algorithm=AWS4-HMAC-SHA256" in str(answer.request.url)
+
+
+def test_a_link_is_refused_after_its_life_and_for_any_other_key(
+    s3_server: S3Server, folder: str
+) -> None:
+    store = open_store(s3_server.settings)  # MiniStack asks for no signature
+    for name in ("one", "two"):
+        store.create(f"{folder}/{name}", name.encode())
+    link = store.link(f"{folder}/one", 1)
+    time.sleep(2.1)  # whole seconds are signed: at most one more than the life itself
+
+    late = httpx.get(link, trust_env=False)
+    other = httpx.get(store.link(f"{folder}/one", 60).replace("/one?", "/two?"), trust_env=False)
+    bare = httpx.get(link.partition("?")[0], trust_env=False)
+
+    assert [each.status_code for each in (late, other, bare)] == [403, 403, 403]
+
+
+def test_a_link_is_signed_for_the_address_by_which_people_come(
+    s3_server: S3Server, folder: str
+) -> None:
+    public = s3_server.endpoint.replace("127.0.0.1", "localhost")
+    inside = "http://store.invalid:9000"
+    settings = s3_server.settings.model_copy(update={"endpoint": inside, "public_endpoint": public})
+    open_store(s3_server.settings).create(f"{folder}/file", b"{}")
+
+    link = open_store(settings).link(f"{folder}/file", 60)
+
+    assert link.startswith(f"{public}/")
+    assert httpx.get(link, trust_env=False).content == b"{}"
+
+
 def test_keys_and_folders_are_listed_and_removed_below_their_prefix_only(
     store: S3Store, folder: str
 ) -> None:
@@ -198,6 +280,43 @@ def test_keys_and_folders_are_listed_and_removed_below_their_prefix_only(
     assert removed == 4
     assert list(store.keys(f"{folder}/")) == [f"{folder}/ab/1/x"]
     assert list(store.folders(f"{folder}/")) == ["ab"]
+
+
+def test_a_listing_says_size_and_tag_of_every_object_as_reading_it_does(
+    store: S3Store, folder: str, new_file: Callable[[int], Path]
+) -> None:
+    files = [store.put(new_file(size), f"{folder}/{size}") for size in (0, SMALL, LARGE)]
+
+    entries = {each.key: each for each in store.entries(f"{folder}/")}
+
+    assert {key: each.size_bytes for key, each in entries.items()} == {
+        file.key: file.size_bytes for file in files
+    }
+    assert {each.etag for each in entries.values()} == {store.read(f.key).etag for f in files}
+
+
+@BOTH
+def test_other_bytes_of_the_same_size_have_another_tag_in_a_listing(
+    store: S3Store, folder: str, new_file: Callable[[int], Path], size: int
+) -> None:
+    for name in ("one", "two"):
+        store.put(new_file(size), f"{folder}/{name}")
+
+    one, two = store.entries(f"{folder}/")
+
+    assert one.size_bytes == two.size_bytes == size
+    assert one.etag != two.etag
+
+
+def test_a_listing_of_more_than_one_page_is_whole(store: S3Store, folder: str) -> None:
+    names = {f"{folder}/{number}" for number in range(1_005)}
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda key: store.create(key, b"{}"), names))
+
+    listed = [each.key for each in store.entries(f"{folder}/")]
+
+    assert len(listed) == len(names)
+    assert set(listed) == names
 
 
 def test_the_whole_bucket_cannot_be_removed_by_mistake(store: S3Store, folder: str) -> None:

@@ -14,6 +14,7 @@ from prefect import Flow
 from deployments.bootstrap import POOLS, PREFECT_YAML
 from deployments.runs import DEPLOYMENT
 
+UPKEEP = {"promote", "rollback", "history", "diff", "collect-garbage", "fsck"}
 DECLARED: list[dict[str, Any]] = yaml.safe_load(PREFECT_YAML.read_text())["deployments"]
 COMPOSE = yaml.safe_load((Path(__file__).parents[2] / "docker-compose.yml").read_text())
 
@@ -29,7 +30,7 @@ def flow_of(deployment: dict[str, Any]) -> Flow[..., Any]:
 def test_an_entrypoint_is_a_module_path_to_a_flow(deployment: dict[str, Any]) -> None:
     assert "/" not in deployment["entrypoint"]
     assert ":" not in deployment["entrypoint"]
-    assert flow_of(deployment).name in {"release-model", "release-catalog"}
+    assert flow_of(deployment).name in {"release-model", "release-catalog", *UPKEEP}
 
 
 @pytest.mark.parametrize("deployment", DECLARED, ids=lambda each: each["entrypoint"])
@@ -41,7 +42,8 @@ def test_parameters_are_checked_and_what_it_does_is_said(deployment: dict[str, A
 def test_the_deployments_have_the_names_that_the_documentation_says() -> None:
     names = {f"{flow_of(each).name}/{each['name']}" for each in DECLARED}
 
-    assert names == {"release-model/default", "release-catalog/default"}
+    upkeep = {f"{name}/default" for name in UPKEEP}
+    assert names == {"release-model/default", "release-catalog/default"} | upkeep
     assert DEPLOYMENT in names
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jsonschema
 import pytest
 import yaml
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
@@ -12,12 +15,15 @@ from prefect.testing.utilities import prefect_test_harness
 
 from tasks.converters import _table
 from tasks.settings import local_settings, store_settings
+from tasks.storage.s3 import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from deployments.s3_server import S3Server
+    from tasks.storage.store import ObjectStore
+
+_SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "manifest.schema.json").read_text())
 
 LINEAR: dict[str, Any] = {
     "name": "linear",
@@ -93,4 +99,13 @@ def catalogue(
         return str(recipe["name"])
 
     yield write
+    for file in folder.glob("*.yaml"):
+        require_valid_manifests(open_store(s3_server.settings), file.stem)
     forget_settings()
+
+
+def require_valid_manifests(store: ObjectStore, model: str) -> None:
+    """Hold every manifest of a model to the schema that is published."""
+    for key in store.keys(f"{model}/"):
+        if key.endswith("/manifest.json"):
+            jsonschema.validate(json.loads(store.read(key).content), _SCHEMA)

@@ -21,6 +21,7 @@ from tasks.domain.errors import (
     ConfigurationError,
     ParityError,
     ReleaseConflictError,
+    ReleaseError,
     StorageError,
     StorageUnavailableError,
     TimeLimitError,
@@ -64,8 +65,15 @@ def test_a_recipe_becomes_a_release_whose_manifest_names_every_file(
     keys = {key.removeprefix(folder) for key in store().keys(folder)}
     listed = {file.path for file in manifest.files}
     assert listed <= keys
-    assert {key for key in keys - listed if not key.startswith(".")} == {"manifest.json"}
-    assert {path.partition("/")[0] for path in listed} == {"onnx", "parity", "golden"}
+    assert {key for key in keys - listed if not key.startswith(".")} == {
+        "manifest.json",
+        "model.sig",
+    }
+    pages = {"README.md", "index.html", "graph.svg"}
+    assert {path.partition("/")[0] for path in listed} == {
+        *("onnx", "parity", "golden", "provenance.json"),
+        *pages,
+    }
     (onnx,) = manifest.formats
     assert onnx.parity.passed
     assert onnx.format is ModelFormat.ONNX
@@ -85,9 +93,12 @@ def test_a_second_release_is_the_next_version_and_leaves_the_first_as_it_was(
     release_model(model)
     first = store().read(f"{model}/1/manifest.json")
 
-    release_model(model)
+    release_model(model, force=True)
 
     assert store().read(f"{model}/1/manifest.json") == first
+    again = latest(model)
+    assert again is not None
+    assert again.formats[0].notes == ("repeats version 1: the same canonical digest",)
     manifest = latest(model)
     assert manifest is not None
     assert manifest.version == 2
@@ -138,6 +149,20 @@ def test_the_next_converter_takes_over_from_one_that_answers_wrongly(
     assert "SIGSEGV" in crashed.reason
     assert "probabilities" in strayed.reason
     assert "crashes, drops-bias" in won.reason
+
+
+def test_a_converter_is_not_tried_for_an_opset_that_it_cannot_write(
+    catalogue: Callable[..., str],
+) -> None:
+    model = catalogue(converters={"onnx": ["writes-old-opsets", "skl2onnx"]})
+
+    release_model(model)
+
+    manifest = latest(model)
+    assert manifest is not None
+    refused, won = manifest.formats[0].attempts
+    assert refused.reason == f"{model}: writes-old-opsets writes no opset 17 (expected 9 to 12)."
+    assert won.converter == "skl2onnx"
 
 
 def test_a_crash_of_the_only_converter_names_stage_model_signal_and_last_words(
@@ -233,7 +258,7 @@ def test_a_full_disk_is_told_and_nothing_is_published(
     model = catalogue()
     forget_settings()
     try:
-        with pytest.raises(Exception, match="No space left on device"):
+        with pytest.raises(ReleaseError, match="No space left on device"):
             release_model(model)
     finally:
         subprocess.run(["umount", str(small)], check=True)
@@ -244,7 +269,7 @@ def test_a_full_disk_is_told_and_nothing_is_published(
 def _release_elsewhere(model: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     code = (
         "import sys; from flows.release_model import release_model; "
-        "release_model(sys.argv[1], *map(int, sys.argv[2:]))"
+        "release_model(sys.argv[1], *map(int, sys.argv[2:]), force=True)"
     )
     from prefect.settings import get_current_settings
 

@@ -8,15 +8,19 @@ import stat
 import subprocess
 import sys
 import time
+from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import httpx
 import psutil
 import pytest
+from rich.console import Console
 
 from deployments.local import ROOT, LocalStack
 from deployments.processes import StackError
+from deployments.runs import run_all
+from deployments.summary import summary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,6 +71,24 @@ def test_a_model_is_released_from_another_shell(local_stack: LocalStack) -> None
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "finished successfully" in done.stdout.splitlines()[-1]
+
+
+def test_a_model_that_was_released_before_is_up_to_date_and_the_demo_shows_the_release(
+    local_stack: LocalStack,
+) -> None:
+    models = ["iris-random-forest"]
+    list(run_all(local_stack, models, at_once=1))
+
+    runs = list(run_all(local_stack, models, at_once=1))[-1]
+
+    console = Console(file=StringIO(), width=160)
+    console.print(summary(local_stack, runs))
+    (run,) = runs
+    table = cast("StringIO", console.file).getvalue()
+    assert (run.released, run.stage, run.state) == (True, "up to date", "Up to date")
+    assert run.message.startswith("iris-random-forest: version ")
+    for words in ("up to date, nothing was done", "→ ONNX", "equal", "iris-random-forest/"):
+        assert words in table
 
 
 def test_an_unknown_model_fails_and_says_which_there_are(local_stack: LocalStack) -> None:

@@ -6,6 +6,8 @@ import json
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,15 +21,18 @@ from tasks.domain.errors import (
     StorageError,
 )
 from tasks.domain.release import Manifest, Published
+from tasks.settings import LocalSettings
+from tasks.storage.keys import signing_key
 from tasks.storage.publishing import latest, publish, quarantine, read_release
 from tasks.storage.s3 import S3Store, open_store
-from tests.support.publisher import manifest_maker, write_files
+from tasks.storage.signing import signed_digests
+from tests.support.publisher import manifest_maker, seal_for, write_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tasks.settings import StoreSettings
+    from tasks.storage.sealing import Seal
 
 CONTENTS = {
     "onnx/model.onnx": b"onnx",
@@ -76,6 +81,7 @@ def test_a_release_lies_in_the_bucket_as_people_expect(
     keys = {key.removeprefix(f"{model}/") for key in store.keys(f"{model}/")}
     assert keys == {f"1/{path}" for path in CONTENTS} | {
         "1/.claim.json",
+        "1/.manifest.json",
         "1/manifest.json",
         "aliases/latest.json",
     }
@@ -231,6 +237,141 @@ def test_a_file_damaged_in_the_store_is_never_released(
     assert latest(store, model) is None
 
 
+def die_after(text: str) -> Callable[[float, str], None]:
+    def report(_share: float, said: str) -> None:
+        if said.startswith(text):
+            raise KeyboardInterrupt
+
+    return report
+
+
+def seal_with(model: str, key: Path | None) -> Seal:
+    made = signing_key(LocalSettings(signing_key=key)) if key else None
+    return replace(seal_for(model), key=made)
+
+
+@pytest.fixture
+def publish_sealed(store: S3Store, model: str, tmp_path: Path) -> Callable[..., Published]:
+    """Lend a function that publishes one file, sealed, always as the same owner."""
+
+    def go(key: Path | None, contents: dict[str, bytes] | None = None, **more: Any) -> Published:
+        seal, folder = seal_with(model, key), tmp_path / os.urandom(4).hex()
+        files = write_files(folder, contents or {"onnx/model.onnx": b"onnx"})
+        manifest_for = manifest_maker(model, seal.signing)
+        return publish(store, model, files, manifest_for, owner="run", seal=seal, **more)
+
+    return go
+
+
+def test_a_retry_publishes_the_manifest_that_was_settled_and_signed_times_and_all(
+    store: S3Store, model: str, publish_sealed: Callable[..., Published], tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        publish_sealed(tmp_path / "key.pem", on_progress=die_after("signed"))
+    settled = store.read(f"{model}/1/.manifest.json").content
+    signature = store.read(f"{model}/1/model.sig").content
+
+    published = publish_sealed(tmp_path / "key.pem")
+
+    assert published.version == 1
+    assert store.read(published.manifest.key).content == settled
+    assert store.read(f"{model}/1/model.sig").content == signature
+
+
+@pytest.mark.parametrize("other", ["other.pem", None], ids=["another-key", "signing-off"])
+@pytest.mark.parametrize("step", ["settled", "signed"])
+def test_a_retry_with_another_key_takes_a_new_number(
+    store: S3Store,
+    model: str,
+    publish_sealed: Callable[..., Published],
+    tmp_path: Path,
+    step: str,
+    other: str | None,
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        publish_sealed(tmp_path / "key.pem", on_progress=die_after(step))
+
+    published = publish_sealed(tmp_path / other if other else None)
+
+    assert published.version == 2
+    with pytest.raises(ArtifactNotFoundError):
+        read_release(store, model, 1)
+
+
+def test_a_retry_with_more_files_takes_a_new_number(
+    model: str, store: S3Store, publish_sealed: Callable[..., Published], tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        publish_sealed(tmp_path / "key.pem", on_progress=die_after("wrote provenance.json"))
+
+    more = {"onnx/model.onnx": b"onnx", "tf/saved_model.pb": b"graph"}
+    published = publish_sealed(tmp_path / "key.pem", more)
+
+    assert published.version == 2
+    named = [file.path for file in read_release(store, model, 2).files]
+    assert named == ["onnx/model.onnx", "tf/saved_model.pb", "provenance.json"]
+
+
+@pytest.mark.parametrize("content", [b"{}", b"", b"another signature"])
+def test_a_release_is_never_committed_beside_a_signature_of_something_else(
+    store: S3Store,
+    model: str,
+    publish_sealed: Callable[..., Published],
+    tmp_path: Path,
+    content: bytes,
+) -> None:
+    def meddle(_share: float, text: str) -> None:
+        if text == "settled the manifest":
+            store.create(f"{model}/7/model.sig", content)
+
+    with pytest.raises(DigestMismatchError, match=r"7/model\.sig: is of another release"):
+        publish_sealed(tmp_path / "key.pem", version=7, on_progress=meddle)
+
+    with pytest.raises(ArtifactNotFoundError):
+        read_release(store, model, 7)
+
+
+def test_two_tries_of_one_owner_at_once_publish_one_release_whose_signature_holds(
+    store: S3Store, model: str, publish_sealed: Callable[..., Published], tmp_path: Path
+) -> None:
+    key = signing_key(LocalSettings(signing_key=tmp_path / "key.pem"))
+    assert key is not None
+    together = threading.Barrier(2)
+
+    def go(_number: int) -> Published:
+        together.wait()
+        return publish_sealed(tmp_path / "key.pem", version=1)
+
+    with ThreadPoolExecutor(2) as pool:
+        one, two = pool.map(go, range(2))
+
+    assert one.manifest == two.manifest
+    signed = signed_digests(store.read(f"{model}/1/model.sig").content, key.public_pem, "x")
+    assert signed["manifest.json"] == one.manifest.sha256
+
+
+def test_a_manifest_that_names_another_key_than_the_seals_is_refused(
+    store: S3Store, model: str, tmp_path: Path
+) -> None:
+    files = write_files(tmp_path, {"onnx/model.onnx": b"onnx"})
+    seal = seal_with(model, tmp_path / "key.pem")
+
+    with pytest.raises(StorageError, match="does not name this release's files and key"):
+        publish(store, model, files, manifest_maker(model), owner="run", seal=seal)
+
+    assert latest(store, model) is None
+
+
+@pytest.mark.parametrize("name", ["keys", "work", "quarantine"])
+def test_a_folder_of_the_bucket_with_a_purpose_is_no_models_name(
+    store: S3Store, tmp_path: Path, name: str
+) -> None:
+    files = write_files(tmp_path, {"onnx/model.onnx": b"onnx"})
+
+    with pytest.raises(ConfigurationError, match=f"{name}: is a folder of the bucket"):
+        publish(store, name, files, manifest_maker(name), owner="run")
+
+
 def test_progress_rises_to_one(publish_it: Callable[..., Published]) -> None:
     heard: list[tuple[float, str]] = []
 
@@ -244,7 +385,15 @@ def test_progress_rises_to_one(publish_it: Callable[..., Published]) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/onnx/model.onnx", "onnx/../../other", "onnx//x", "manifest.json", ".claim.json", "tf"],
+    [
+        "/onnx/model.onnx",
+        "onnx/../../other",
+        "onnx//x",
+        "manifest.json",
+        ".claim.json",
+        "model.sig",
+        "tf",
+    ],
 )
 def test_a_path_that_leaves_the_release_or_hides_in_it_is_refused_before_anything_is_written(
     store: S3Store, model: str, tmp_path: Path, path: str
@@ -275,3 +424,28 @@ def test_reports_of_a_failed_run_are_kept_apart_and_latest_stays(
     manifest = latest(store, model)
     assert manifest is not None
     assert manifest.version == 1
+
+
+def test_a_page_that_names_its_number_is_a_file_of_the_release(
+    store: S3Store, model: str, publish_it: Callable[..., Published], tmp_path: Path
+) -> None:
+    def pages_for(number: int) -> dict[str, Path]:
+        return write_files(tmp_path / str(number), {"README.md": f"version {number}".encode()})
+
+    publish_it("one", pages_for=pages_for)
+    publish_it("two", pages_for=pages_for)
+
+    for number in (1, 2):
+        page = f"version {number}".encode()
+        require_whole(store, read_release(store, model, number), CONTENTS | {"README.md": page})
+
+
+def test_a_page_cannot_take_the_manifests_place(
+    store: S3Store, model: str, publish_it: Callable[..., Published], tmp_path: Path
+) -> None:
+    pages = write_files(tmp_path, {"manifest.json": b"{}"})
+
+    with pytest.raises(ConfigurationError, match=r"cannot publish a file as 'manifest\.json'"):
+        publish_it("run", pages_for=lambda _number: pages)
+
+    assert latest(store, model) is None

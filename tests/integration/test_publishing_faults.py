@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -18,11 +19,14 @@ from pydantic import SecretStr
 
 from deployments.s3_server import S3Server
 from tasks.domain.errors import ArtifactNotFoundError, StorageError, StorageUnavailableError
+from tasks.settings import LocalSettings
+from tasks.storage.keys import signing_key
 from tasks.storage.publishing import latest, publish, read_release
 from tasks.storage.s3 import S3Store, open_store
+from tasks.storage.signing import signed_digests
 from tasks.storage.usable import ensure_usable
 from tests.support.cutting_proxy import CuttingProxy
-from tests.support.publisher import files_below, manifest_maker, write_files
+from tests.support.publisher import files_below, manifest_maker, seal_for, write_files
 from tests.support.s3_gateway import Answer, Request, S3Gateway
 
 if TYPE_CHECKING:
@@ -32,7 +36,10 @@ if TYPE_CHECKING:
 
 MIB = 1024 * 1024
 CONTENTS = {"onnx/model.onnx": b"onnx", "parity/onnx.json": b"{}"}
-STEPS = ("claimed", "upload 1", "upload 2", "check 1", "check 2", "committed", "published")
+STEPS = (
+    *("claimed", "upload 1", "upload 2", "check 1", "check 2"),
+    *("provenance", "settled", "signed", "committed", "published"),
+)
 
 
 @pytest.fixture
@@ -53,7 +60,9 @@ def frail_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]
 
 
 def publish_from(store: S3Store, model: str, folder: Path, owner: str) -> Published:
-    return publish(store, model, files_below(folder), manifest_maker(model), owner=owner)
+    seal, files = seal_for(model), files_below(folder)
+    manifest_for = manifest_maker(model, seal.signing)
+    return publish(store, model, files, manifest_for, owner=owner, seal=seal)
 
 
 def start_publisher(
@@ -85,7 +94,23 @@ def whole(store: S3Store, manifest: Manifest | None) -> dict[str, bytes]:
     """Return what a reader gets who follows the manifest; it fails if anything is missing."""
     assert manifest is not None
     root = f"{manifest.model}/{manifest.version}"
-    return {file.path: store.read(f"{root}/{file.path}").content for file in manifest.files}
+    contents = {file.path: store.read(f"{root}/{file.path}").content for file in manifest.files}
+    contents.pop("provenance.json", None)
+    return contents
+
+
+def require_signed(store: S3Store, model: str, version: int) -> None:
+    """Hold the signature of a published version to the bytes that a reader gets."""
+    manifest = read_release(store, model, version)
+    key = signing_key(LocalSettings())
+    assert key is not None
+    signature = store.read(f"{model}/{version}/model.sig").content
+
+    signed = signed_digests(signature, key.public_pem, "model.sig")
+
+    content = store.read(f"{model}/{version}/manifest.json").content
+    digests = {file.path: file.sha256 for file in manifest.files}
+    assert signed == digests | {"manifest.json": hashlib.sha256(content).hexdigest()}
 
 
 @pytest.mark.parametrize("step", range(1, len(STEPS) + 1), ids=STEPS)
@@ -111,6 +136,8 @@ def test_a_publisher_killed_after_any_step_leaves_no_half_release_and_the_next_o
     retried = publish_from(store, model, tmp_path / "new", "killed")
     other = publish_from(store, model, tmp_path / "new", "other")
     assert (retried.version, other.version) == (2, 3)
+    require_signed(store, model, 2)
+    require_signed(store, model, 3)
     assert whole(store, read_release(store, model, 2)) == CONTENTS
     assert whole(store, latest(store, model)) == CONTENTS
     assert whole(store, read_release(store, model, 1)) == {"onnx/model.onnx": b"before"}
@@ -148,8 +175,8 @@ def test_a_server_killed_in_mid_upload_is_worth_another_try_which_succeeds(
 
     assert whole(store, latest(store, model)) == {"onnx/model.onnx": b"before"}
     assert publish_from(store, model, tmp_path / "new", "run").version == 2
-    for file in read_release(store, model, 2).files:
-        assert file.size_bytes == 100 * MIB
+    sizes = {file.path: file.size_bytes for file in read_release(store, model, 2).files}
+    assert sizes["onnx/model.onnx"] == 100 * MIB
 
 
 def test_a_connection_that_breaks_once_is_not_noticed(
@@ -205,8 +232,8 @@ def test_credentials_that_expire_in_mid_publishing_show_nothing_and_new_ones_go_
     with pytest.raises(ArtifactNotFoundError):
         read_release(store, model, 2)
     assert publish_from(store, model, tmp_path / "new", "run").version == 2
-    (file,) = read_release(store, model, 2).files
-    assert file.size_bytes == 20 * MIB
+    sizes = {each.path: each.size_bytes for each in read_release(store, model, 2).files}
+    assert sizes["onnx/model.onnx"] == 20 * MIB
 
 
 def test_a_download_that_breaks_once_is_taken_up_again(

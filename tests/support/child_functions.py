@@ -39,6 +39,13 @@ def tell(request: Number) -> Report:
     return Report(pid=os.getpid(), environment=dict(os.environ))
 
 
+def remember(request: Number) -> Number:
+    """Keep a number in this process, as an import keeps a module."""
+    report_progress(0.5, "half")
+    os.environ["REMEMBERED"] = str(request.value)
+    return request
+
+
 def raise_foreign(request: Number) -> Number:
     """Fail as a framework does."""
     raise KeyError(request.value)
@@ -72,12 +79,14 @@ def hang(request: Number) -> Number:
     """Start a grandchild, tell its pid in a file, and never answer."""
     grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     Path(os.environ["TEST_PID_FILE"]).write_text(f"{os.getpid()} {grandchild.pid}")
+    print("waiting for what never comes", flush=True)  # noqa: T201
     time.sleep(600)
     return request
 
 
 def allocate(request: Number) -> Number:
     """Fill ``value`` MiB and hold them for a moment."""
+    print(f"taking {request.value} MiB", flush=True)  # noqa: T201
     block = bytearray(request.value * 1024 * 1024)
     time.sleep(0.5)
     return Number(value=len(block))

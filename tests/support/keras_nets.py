@@ -27,6 +27,13 @@ class NetRequest(Value):
     folder: Path
 
 
+class SaveAs(Value):
+    """Which Keras file to save again, and as what."""
+
+    source: Path
+    target: Path
+
+
 class RunRequest(Value):
     """Which model answers which arrays."""
 
@@ -53,6 +60,34 @@ def build_net(request: NetRequest) -> Done:
         first, second = (model.get_layer(name) for name in ("first", "second"))
         second.set_weights(first.get_weights())
     model.save(request.folder / "model.keras")
+    return Done()
+
+
+def save_as(request: SaveAs) -> Done:
+    """Save a model again, in the format that the target's ending stands for."""
+    link = request.target.with_name("to-load.keras")
+    link.symlink_to(request.source)
+    load_model(link).save(request.target)
+    return Done()
+
+
+def save_published_weights(request: NetRequest) -> Done:
+    """Save a small application as ``model.keras``, and its weights as publishers keep them.
+
+    ``keras.applications`` are published in the format that HDF5 files of weights had before
+    Keras 3; it still reads them, and ``save_weights`` no longer writes them.
+    """
+    keras = import_keras()
+    import h5py
+    from keras.src.legacy.saving import legacy_h5_format
+
+    build = getattr(keras.applications, request.net)
+    keras.backend.clear_session()
+    model = build(weights=None, input_shape=(32, 32, 3), classes=10, classifier_activation=None)
+    randomise(model, request.seed)
+    model.save(request.folder / "model.keras")
+    with h5py.File(request.folder / "weights.h5", "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, model)
     return Done()
 
 

@@ -16,11 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.domain.artifact import Cost, ModelFormat
+from tasks.domain.fingerprint import Fingerprint
+from tasks.domain.provenance import Statement, statement_of
 from tasks.domain.recipe import Recipe
-from tasks.domain.release import Manifest, ReleaseFile
-from tasks.settings import store_settings
+from tasks.domain.release import Manifest, ReleaseFile, Signing
+from tasks.settings import LocalSettings, store_settings
+from tasks.storage.keys import signing_key
 from tasks.storage.publishing import publish
 from tasks.storage.s3 import open_store
+from tasks.storage.sealing import Seal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -47,14 +51,44 @@ _RECIPE: dict[str, Any] = {
 }
 
 
-def manifest_maker(model: str) -> Callable[[int, tuple[ReleaseFile, ...]], Manifest]:
+FINGERPRINT = Fingerprint.of({"recipe.opset": "17"})
+
+
+def recipe_of(model: str) -> Recipe:
+    return Recipe.model_validate({"name": model, **_RECIPE})
+
+
+def seal_for(model: str) -> Seal:
+    """Return a seal with the key of the environment's settings."""
+
+    def statement_for(files: tuple[ReleaseFile, ...]) -> Statement:
+        return statement_of(
+            recipe_of(model),
+            files,
+            parameters={"model": model},
+            tools={},
+            host={},
+            flow_run=None,
+            started=datetime.now(UTC),
+            finished=datetime.now(UTC),
+        )
+
+    return Seal(statement_for, signing_key(LocalSettings()))
+
+
+def manifest_maker(
+    model: str, signing: Signing | None = None, fingerprint: Fingerprint = FINGERPRINT
+) -> Callable[[int, tuple[ReleaseFile, ...]], Manifest]:
     def manifest_for(version: int, files: tuple[ReleaseFile, ...]) -> Manifest:
         return Manifest(
             model=model,
             version=version,
             created=datetime.now(UTC),
             seeded=False,
-            recipe=Recipe.model_validate({"name": model, **_RECIPE}),
+            recipe=recipe_of(model),
+            fingerprint=fingerprint,
+            changed_since=None,
+            changes=(),
             source_format=ModelFormat.SKLEARN,
             source_sha256="0" * 64,
             metrics={},
@@ -67,6 +101,7 @@ def manifest_maker(model: str) -> Callable[[int, tuple[ReleaseFile, ...]], Manif
             tools={},
             host={},
             flow_run=None,
+            signing=signing or Signing(),
         )
 
     return manifest_for
@@ -101,13 +136,15 @@ def main(model: str, owner: str, folder: Path, fatal_step: int, fatal_request: i
             os.kill(os.getpid(), signal.SIGKILL)
 
     store.client.meta.events.register("after-call.s3", answered)
+    seal = seal_for(model)
     publish(
         store,
         model,
         files_below(folder),
-        manifest_maker(model),
+        manifest_maker(model, seal.signing),
         owner=owner,
         on_progress=report,
+        seal=seal,
     )
 
 

@@ -16,6 +16,8 @@ import yaml
 
 from tasks.catalogue import (
     SCHEMA_FILE,
+    _compose,
+    _Loader,
     load_catalogue,
     load_recipe,
     main,
@@ -50,6 +52,11 @@ DTYPES = (
     "'uint8', 'uint16', 'uint32', 'uint64', 'bool', 'string'"
 )
 DIGEST = "0" * 64
+MD5 = "0" * 32
+NO_MD5_HERE = (
+    "'md5' is for the weights of 'keras-applications' alone, whose publisher gives no SHA-256; "
+    "pin this by 'sha256'."
+)
 
 
 def written(folder: Path, text: str, name: str = "tiny") -> Path:
@@ -124,8 +131,8 @@ def test_every_pattern_of_the_schema_has_words() -> None:
             "licence: MIT",
             "licence: MIT\nopsett: 17",
             "tiny.yaml:4: opsett: unknown field (got 17). Did you mean 'opset'? Fields here: name, "
-            "description, tags, licence, source, signature, preprocessing, labels, targets, opset, "
-            "converters, parity, device, limits.",
+            "description, tags, licence, source, signature, preprocessing, labels, targets, serve, "
+            "opset, converters, parity, device, limits.",
             id="unknown-field",
         ),
         pytest.param(
@@ -374,6 +381,44 @@ def test_a_fault_is_told_in_one_line(tmp_path: Path, old: str, new: str, expecte
             id="pickle-not-trusted",
         ),
         pytest.param(
+            f"{{kind: keras-file, download: {{uri: 'file:///m.h5', sha256: '{DIGEST}', "
+            f"md5: '{MD5}'}}}}",
+            "tiny.yaml:4: source.download: is pinned twice, by 'sha256' and by 'md5'; keep "
+            "'sha256' alone.",
+            id="two-digests",
+        ),
+        pytest.param(
+            "{kind: keras-file, download: {uri: 'file:///m.h5'}}",
+            "tiny.yaml:4: source.download: needs 'sha256' (write 64 zeros in quotes, and the "
+            "run's error tells what came); weights of 'keras-applications' may have 'md5' "
+            "instead, their publisher's own digest.",
+            id="no-digest",
+        ),
+        pytest.param(
+            f"{{kind: keras-file, download: {{uri: 'file:///m.h5', md5: '{MD5}'}}}}",
+            f"tiny.yaml:4: source.download: {NO_MD5_HERE}",
+            id="md5-of-a-file",
+        ),
+        pytest.param(
+            "{kind: torchvision, model: resnet50, weights: IMAGENET1K_V1, download: "
+            f"{{uri: 'https://host/m.pth', md5: '{MD5}'}}}}",
+            f"tiny.yaml:4: source.download: {NO_MD5_HERE}",
+            id="md5-of-torchvision",
+        ),
+        pytest.param(
+            "{kind: sklearn-pickle, trusted: true, downloads: "
+            f"[{{uri: 'file:///m.joblib', md5: '{MD5}'}}]}}",
+            f"tiny.yaml:4: source.downloads[0]: {NO_MD5_HERE}",
+            id="md5-of-a-pickle",
+        ),
+        pytest.param(
+            "{kind: keras-applications, model: ResNet50, weights: imagenet, download: "
+            "{uri: 'https://host/m.h5', md5: 2CB9}}",
+            "tiny.yaml:4: source.download.md5: expected an MD5 digest of 32 lower-case "
+            "hexadecimal digits (got '2CB9').",
+            id="no-md5",
+        ),
+        pytest.param(
             "train-sklearn",
             "tiny.yaml:4: source: expected fields, as 'key: value' lines (got 'train-sklearn').",
             id="text-for-a-source",
@@ -393,6 +438,30 @@ def test_a_fault_of_a_source_is_told(tmp_path: Path, source: str, expected: str)
     head = "name: tiny\ndescription: d\nlicence: l\n"
 
     assert complaint(tmp_path, f"{head}source: {source}\n{yaml.safe_dump(document)}") == expected
+
+
+@pytest.mark.parametrize(
+    "digests",
+    ["", f", sha256: '{DIGEST}', md5: '{MD5}'"],
+    ids=["none", "both"],
+)
+def test_an_editor_tells_that_a_download_has_not_one_digest(digests: str) -> None:
+    text = (MODELS / "keras-resnet50.yaml").read_text("utf-8")
+    document = yaml.safe_load(text)
+    document["source"]["download"] = yaml.safe_load(f"{{uri: 'https://host/m.h5'{digests}}}")
+    validator = jsonschema.Draft202012Validator(json.loads(schema_text()))
+
+    assert not validator.is_valid(document)
+
+
+def test_a_picture_is_never_known_by_an_md5(tmp_path: Path) -> None:
+    text = (MODELS / "mobilenet-v2.yaml").read_text("utf-8").replace("mobilenet-v2", "tiny")
+    digest = "sha256: 596aa1e7cb875eb79f437e310381d26b338a81c2da23439704a73c4651e8c4bb"
+    assert text.count(digest) == 1
+
+    words = complaint(tmp_path, text.replace(digest, f"md5: '{MD5}'"))
+
+    assert words.endswith(f": parity.real.files[0]: {NO_MD5_HERE}")
 
 
 def test_several_faults_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
@@ -559,3 +628,24 @@ def test_the_catalogue_imports_nothing_heavy() -> None:
 
     heavy = {"prefect", "boto3", "httpx", "torch", "tensorflow", "sklearn", "onnx", "jsonschema"}
     assert heavy.isdisjoint(done.stdout.split())
+
+
+def test_a_thousand_recipes_are_parsed_by_libyaml() -> None:
+    assert yaml.__with_libyaml__, "the wheel of PyYAML has it"
+    assert issubclass(_Loader, yaml.CSafeLoader)
+
+
+@pytest.mark.parametrize("path", sorted(MODELS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_both_parsers_of_yaml_see_the_same_recipe_on_the_same_lines(path: Path) -> None:
+    def outline(node: yaml.Node | None) -> Any:
+        assert node is not None
+        at = (node.tag, node.start_mark.line, node.start_mark.column)
+        if isinstance(node, yaml.ScalarNode):
+            return (*at, node.value)
+        children = node.value if isinstance(node, yaml.SequenceNode) else sum(node.value, ())
+        return (*at, [outline(each) for each in children])
+
+    class Slow(yaml.SafeLoader):
+        yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+    assert outline(_compose(path)) == outline(yaml.compose(path.read_text("utf-8"), Slow))

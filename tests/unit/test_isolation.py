@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -58,6 +59,41 @@ def test_a_function_runs_in_another_process_that_is_kept_for_the_next_call(
     second = own_children.call(child.tell, Number(value=0), call())
 
     assert first.value.pid == second.value.pid != os.getpid()
+
+
+def test_a_prepared_child_answers_the_call_with_what_it_prepared(own_children: Children) -> None:
+    own_children.prepare(child.remember, Number(value=7), Family.LIGHT)
+
+    answer = own_children.call(child.tell, Number(value=0), call()).value
+
+    assert answer.environment["REMEMBERED"] == "7"
+    assert own_children.call(child.double, Number(value=4), call()).value == Number(value=8)
+
+
+def test_a_preparation_that_fails_does_not_spoil_the_call(own_children: Children) -> None:
+    own_children.prepare(child.raise_foreign, Number(value=7), Family.LIGHT)
+
+    assert own_children.call(child.double, Number(value=4), call()).value == Number(value=8)
+
+
+def test_a_child_that_dies_of_its_preparation_is_told_by_the_call(own_children: Children) -> None:
+    own_children.prepare(child.die_of_segfault, Number(value=0), Family.LIGHT)
+
+    with pytest.raises(ChildCrashedError, match="SIGSEGV") as caught:
+        own_children.call(child.double, Number(value=4), call())
+
+    assert "touching address zero" in str(caught.value)
+    assert own_children.call(child.double, Number(value=4), call()).value == Number(value=8)
+
+
+def test_a_child_that_is_up_is_not_prepared_again(own_children: Children) -> None:
+    own_children.call(child.tell, Number(value=0), call())
+
+    own_children.prepare(child.remember, Number(value=7), Family.LIGHT)
+
+    assert (
+        "REMEMBERED" not in own_children.call(child.tell, Number(value=0), call()).value.environment
+    )
 
 
 def test_families_have_processes_of_their_own(own_children: Children) -> None:
@@ -143,6 +179,56 @@ def test_a_hang_ends_at_the_time_limit_with_all_its_processes(
 def test_a_child_over_its_memory_limit_is_ended(own_children: Children) -> None:
     with pytest.raises(MemoryLimitError, match="more than its limit of 300 MiB"):
         own_children.call(child.allocate, Number(value=600), call(memory_mb=300))
+
+
+def test_an_error_of_a_limit_names_stage_model_peak_and_last_words(
+    own_children: Children, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_PID_FILE", str(tmp_path / "pids"))
+    with pytest.raises(TimeLimitError) as late:
+        own_children.call(child.hang, Number(value=0), call(timeout_seconds=2))
+    with pytest.raises(MemoryLimitError) as large:
+        own_children.call(child.allocate, Number(value=600), call(memory_mb=300))
+
+    for words in map(str, (late.value, large.value)):
+        assert words.startswith("iris: export (fake): ")
+        assert re.search(r"\d MiB", words)
+        assert "in the recipe" in words
+    assert "Its last lines:\n" in str(late.value)
+    assert "waiting for what never comes" in str(late.value)
+    assert "taking 600 MiB" in str(large.value)
+
+
+@pytest.fixture
+def narrow_group(tmp_path: Path) -> Iterator[Path]:
+    """Lend a group of processes that together may take 200 MiB, by the kernel's own rule."""
+    root = Path("/sys/fs/cgroup")
+    # version 1 has a hierarchy for memory alone, version 2 has one for everything
+    group = (root / "memory" if (root / "memory").is_dir() else root) / tmp_path.name
+    limits = ("memory.limit_in_bytes", "memory.max")
+    try:
+        group.mkdir()
+        limit = next(group / each for each in limits if (group / each).exists())
+        limit.write_text(str(200 * 1024 * 1024))
+    except (OSError, StopIteration):
+        pytest.skip("no right to make a memory cgroup here")
+    yield group
+    group.rmdir()
+
+
+def test_the_kernels_out_of_memory_kill_is_told_from_other_kills(
+    own_children: Children, narrow_group: Path
+) -> None:
+    pid = own_children.call(child.tell, Number(value=0), call()).value.pid
+    (narrow_group / "cgroup.procs").write_text(str(pid))
+
+    with pytest.raises(MemoryLimitError) as caught:
+        own_children.call(child.allocate, Number(value=600), call())
+
+    words = str(caught.value)
+    assert words.startswith("iris: export (fake): the child process ended by signal SIGKILL")
+    assert "MiB: the kernel killed it, out of memory." in words
+    assert "taking 600 MiB" in words
 
 
 def test_the_peak_is_that_of_the_call_and_not_of_the_process(own_children: Children) -> None:

@@ -23,10 +23,18 @@ from tasks.domain.artifact import (
     VerifiedArtifact,
 )
 from tasks.domain.comparison import compare_probe
+from tasks.domain.fingerprint import Fingerprint
 from tasks.domain.parity import ParityReport
 from tasks.domain.profiles import PROFILES
 from tasks.domain.recipe import Recipe
-from tasks.domain.release import Candidate, ProbeInfo, Reference, Release, SourceModel
+from tasks.domain.release import (
+    Candidate,
+    ProbeInfo,
+    Reference,
+    Release,
+    SourceModel,
+    Standing,
+)
 from tasks.report import parity_html, parity_markdown
 from tasks.report.figures import cosine, figure, seconds, share, size
 
@@ -79,7 +87,7 @@ def report(format_: ModelFormat, *, stray: float = 0.0, hole: bool = False) -> P
     )
 
 
-def release(*, reason: str = "first choice, and proven") -> Release:
+def release(*, reason: str = "first choice, and proven", changes: tuple[str, ...] = ()) -> Release:
     made = recipe()
 
     def artifact(format_: ModelFormat) -> ModelArtifact:
@@ -110,7 +118,13 @@ def release(*, reason: str = "first choice, and proven") -> Release:
         for format_ in (ModelFormat.ONNX, ModelFormat.SAVED_MODEL)
     ]
     tree = artifact(ModelFormat.TORCH).tree
+    standing = Standing(
+        fingerprint=Fingerprint.of({"recipe.opset": "17"}),
+        version=3 if changes else None,
+        changes=changes,
+    )
     return Release(
+        standing=standing,
         source=SourceModel(
             recipe=made,
             artifact=artifact(ModelFormat.TORCH),
@@ -218,6 +232,13 @@ def test_a_failed_run_says_the_reason_first() -> None:
     assert "zeros/logits: 1 of 27 elements are NaN or infinite on one side only" in text
     assert "differs in 3 of 3 probes" in text
     assert "RANDOM WEIGHTS (seed 0)" in text
+
+
+def test_a_page_says_what_changed_since_the_last_version() -> None:
+    text = Reader(page_of_a_release(changes=("recipe.opset 17 -> 20", "onnx 1.22 -> 1.23"))).text
+
+    assert "What changed since version 3 recipe.opset 17 -> 20 onnx 1.22 -> 1.23" in text
+    assert "What changed" not in Reader(page_of_a_release()).text
 
 
 def test_what_others_wrote_is_escaped() -> None:

@@ -113,6 +113,32 @@ def test_a_sound_model_passes_with_its_weights_beside_it(
     assert "external data complete: model.onnx.data" in reply.checks
 
 
+def test_a_file_that_its_runtimes_can_read_is_told_so(verified: Callable[..., Any]) -> None:
+    serve = [{"kind": "onnxruntime", "at_least": "1.17", "provider": "cuda"}]
+
+    reply = verified(_model(), _recipe(serve=serve))
+
+    assert "fits onnxruntime 1.17: opset 17 of at most 20, IR version 8 of at most 9" in (
+        reply.checks
+    )
+    assert reply.notes[0].startswith("execution provider cuda: not run here (device: cpu)")
+    assert reply.facts.canonical is not None
+
+
+def test_a_file_that_a_runtime_cannot_read_is_refused(verified: Callable[..., Any]) -> None:
+    model = _model()
+    model.ir_version = 11
+
+    with pytest.raises(VerificationError) as caught:
+        verified(model, _recipe(serve=[{"kind": "triton", "release": "24.08"}]))
+
+    assert str(caught.value) == (
+        "small: verify: does not fit 'serve': triton 24.08 (onnxruntime 1.18) reads IR version 10 "
+        "at most (got 11, which needs onnxruntime >= 1.23). Use another converter, or declare a "
+        "newer runtime."
+    )
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -1,0 +1,1 @@
+"""The subcommands of ``conveyor``, a module for each kind of errand."""
