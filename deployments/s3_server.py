@@ -20,7 +20,8 @@ from deployments.processes import Leashed, StackError, wait_until_healthy
 from tasks.domain.errors import StorageError
 from tasks.domain.value import Value
 from tasks.settings import StoreSettings
-from tasks.storage.s3 import ensure_usable, open_store
+from tasks.storage.s3 import open_store
+from tasks.storage.usable import ensure_usable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

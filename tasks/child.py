@@ -8,6 +8,7 @@ gave as standard error.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -22,6 +23,11 @@ from tasks.domain.errors import ReleaseError
 
 if TYPE_CHECKING:
     from typing import TextIO
+
+MUCH_MB = 2048
+"""A child that keeps more than this after a call collects its garbage; if it then still keeps as
+much, its parent ends it. Libraries keep models in tables of their own (measured: torch's tracer
+and onnxscript's rules each keep the last one exported, weights and all)."""
 
 _answers: TextIO | None = None
 
@@ -57,10 +63,11 @@ def _forget_peak_memory() -> None:
         return  # not Linux, or not allowed: the peak is then that of the process's whole life
 
 
-def _peak_memory_mb() -> float:
+def _memory_mb(kind: str) -> float:
+    """Read a figure of the kernel's, in MiB: ``VmRSS`` is what is held now, ``VmHWM`` the peak."""
     with open("/proc/self/status") as file:  # noqa: PTH123
         for line in file:
-            if line.startswith("VmHWM:"):
+            if line.startswith(f"{kind}:"):
                 return int(line.split()[1]) / 1024
     return 0.0
 
@@ -94,7 +101,10 @@ def main() -> None:
         reply = _perform(line)
         sys.stdout.flush()
         sys.stderr.flush()
-        _send(reply | {"peak_mb": _peak_memory_mb()})
+        peak = _memory_mb("VmHWM")
+        if _memory_mb("VmRSS") > MUCH_MB:
+            gc.collect()  # a model is full of cycles, and else still there when the next one loads
+        _send(reply | {"peak_mb": peak, "kept_mb": _memory_mb("VmRSS")})
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, get_type_hi
 
 import psutil
 
+from tasks.child import MUCH_MB
 from tasks.domain import errors
 from tasks.domain.artifact import Cost
 from tasks.domain.errors import (
@@ -239,6 +240,9 @@ class Children:
                 self._warm.pop(call.family, None)
                 child.end()
                 raise
+            if reply["kept_mb"] > MUCH_MB:
+                self._warm.pop(call.family, None)
+                child.end(grace_seconds=0.5)
         if "error" in reply:
             kind = getattr(errors, reply["error"] or "-", None)
             if kind is None:

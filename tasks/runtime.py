@@ -23,7 +23,8 @@ from tasks.steps.frameworks import ImportRequest, import_frameworks
 from tasks.storage.digest import sha256_of
 from tasks.storage.keys import signing_key
 from tasks.storage.places import WORK
-from tasks.storage.s3 import ensure_usable, open_store
+from tasks.storage.s3 import open_store
+from tasks.storage.usable import ensure_usable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,9 +13,12 @@ import pytest
 from deployments.local import LocalStack
 from deployments.s3_server import S3Server
 from tasks.isolation import Children
+from tests.support import second_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tasks.settings import StoreSettings
 
 # Before Prefect is imported: tests neither see nor touch the profile of the person who runs them.
 for _name in [name for name in os.environ if name.startswith("PREFECT_")]:
@@ -45,3 +48,20 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """Start a real S3 server with one empty bucket; 2 to 5 s."""
     with S3Server(tmp_path_factory.mktemp("s3"), grace_seconds=0) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def second_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[second_store.MiniStack]:
+    """Start an S3 server of another make; 3 s."""
+    if second_store.program() is None:
+        pytest.skip("MiniStack is not installed (docs/stores.md says how)")
+    with second_store.MiniStack(tmp_path_factory.mktemp("second")) as server:
+        yield server
+
+
+@pytest.fixture(params=["seaweedfs", "ministack"])
+def either_store(request: pytest.FixtureRequest) -> StoreSettings:
+    """Run a test on each S3 server that runs here."""
+    name = {"seaweedfs": "s3_server", "ministack": "second_server"}[request.param]
+    settings: StoreSettings = request.getfixturevalue(name).settings
+    return settings

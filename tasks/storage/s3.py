@@ -12,7 +12,6 @@ from functools import cache
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlsplit
-from uuid import uuid4
 
 from tasks.domain.artifact import StoredFile
 from tasks.domain.errors import (
@@ -25,9 +24,9 @@ from tasks.domain.errors import (
 from tasks.storage import s3_transfer
 from tasks.storage.digest import content_type_of, s3_checksum
 from tasks.storage.local_files import whole_file, write
-from tasks.storage.s3_errors import NOT_FOUND, RACING, TAKEN, code_of, translated
+from tasks.storage.s3_errors import RACING, TAKEN, code_of, translated
 from tasks.storage.s3_transfer import PIECE_BYTES, TRIES
-from tasks.storage.store import Entry, ObjectStore, StoredText
+from tasks.storage.store import Entry, StoredText
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +65,7 @@ class S3Store:
                 content = source.read()
                 sha256, size = hashlib.sha256(content).hexdigest(), len(content)
                 created = self._put_if(key, content, kind, {"IfNoneMatch": "*"})
-            elif self._exists(key):
+            elif s3_transfer.exists(self.client, self._target(key)):
                 digest = hashlib.file_digest(source, "sha256")
                 sha256, created = digest.hexdigest(), False
             else:
@@ -178,17 +177,6 @@ class S3Store:
                 return True
         raise AssertionError
 
-    def _exists(self, key: str) -> bool:
-        from botocore.exceptions import ClientError
-
-        try:
-            self.client.head_object(Bucket=self.bucket, Key=key)
-        except ClientError as error:
-            if code_of(error) in NOT_FOUND:
-                return False
-            raise
-        return True
-
     def _require_same(self, new: StoredFile) -> None:
         try:
             self.check(new)
@@ -226,29 +214,6 @@ def open_store(settings: StoreSettings) -> S3Store:
     public = settings.public_endpoint
     signer = _client(settings.model_copy(update={"endpoint": public})) if public else None
     return S3Store(_client(settings), settings.bucket, signer)
-
-
-def ensure_usable(store: ObjectStore) -> None:
-    """Make sure that what a run will need works, with five small requests.
-
-    Raises:
-        StorageUnavailableError: The store does not answer.
-        StorageError: The bucket is missing, the credentials are wrong or do not suffice, or
-            the store does not honour conditional writes, without which releases could be
-            overwritten.
-    """
-    key = f".probe-{uuid4().hex}"  # no folder: some servers keep empty ones
-    try:
-        honoured = store.create(key, b"{}") and not store.create(key, b"[]")
-        if not honoured or store.replace(key, b"[]", '"0"') or store.read(key).content != b"{}":
-            message = (
-                f"{store.url(key)}: the store does not honour conditional writes (expected "
-                "If-None-Match and If-Match to be obeyed). Use a server that does, such as "
-                "AWS S3, MinIO or SeaweedFS of 2025 or later."
-            )
-            raise StorageError(message)
-    finally:
-        store.remove(key)
 
 
 def delete_keys(store: S3Store, keys: list[str], where: str) -> None:

@@ -39,8 +39,15 @@ _REFUSED = {
     ),
     "AccessDenied": "access denied. Give this access key read and write rights on the bucket.",
     "403": "access denied. Check the access key, its secret, and its rights on the bucket.",
-    "ExpiredToken": "the credentials have expired. Renew them.",
+    **dict.fromkeys(
+        ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"),
+        "the credentials have expired. Renew them, and run it again: it goes on where it ended.",
+    ),
+    "InvalidToken": "the session token is wrong. Renew the credentials.",
+    # all that a HEAD request hears, whose answers have no body
+    "400": "refused without a reason, as for expired credentials or another region. Check both.",
     "RequestTimeTooSkewed": "this machine's clock is wrong. Set it right.",
+    "NotImplemented": "the store cannot do this. docs/stores.md says what is asked of one.",
     "EntityTooLarge": "the file is larger than the store takes.",
 }
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})

@@ -31,7 +31,7 @@ from tests.support.publisher import manifest_maker, seal_for, write_files
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from deployments.s3_server import S3Server
+    from tasks.settings import StoreSettings
     from tasks.storage.sealing import Seal
 
 CONTENTS = {
@@ -44,8 +44,8 @@ CONTENTS = {
 
 
 @pytest.fixture
-def store(s3_server: S3Server) -> S3Store:
-    return open_store(s3_server.settings)
+def store(either_store: StoreSettings) -> S3Store:
+    return open_store(either_store)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,10 +22,12 @@ from tasks.domain.errors import ArtifactNotFoundError, StorageError, StorageUnav
 from tasks.settings import LocalSettings
 from tasks.storage.keys import signing_key
 from tasks.storage.publishing import latest, publish, read_release
-from tasks.storage.s3 import S3Store, ensure_usable, open_store
+from tasks.storage.s3 import S3Store, open_store
 from tasks.storage.signing import signed_digests
+from tasks.storage.usable import ensure_usable
 from tests.support.cutting_proxy import CuttingProxy
 from tests.support.publisher import files_below, manifest_maker, seal_for, write_files
+from tests.support.s3_gateway import Answer, Request, S3Gateway
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -189,20 +192,48 @@ def test_a_connection_that_breaks_once_is_not_noticed(
     store.check(file)
 
 
-def test_a_connection_that_keeps_breaking_is_worth_another_try_and_leaves_no_parts(
+def test_a_connection_that_keeps_breaking_is_worth_another_try_and_leaves_no_object(
     s3_server: S3Server, store: S3Store, model: str, tmp_path: Path
 ) -> None:
     path = write_files(tmp_path, {"file": os.urandom(40 * MIB)})["file"]
-    # three tries of each of four parts; then the way is free, for giving the parts back
-    with CuttingProxy(s3_server.endpoint, up_bytes=12 * MIB, cuts=12) as proxy:
+    with CuttingProxy(s3_server.endpoint, up_bytes=12 * MIB) as proxy:
         settings = s3_server.settings.model_copy(update={"endpoint": proxy.address})
 
         with pytest.raises(StorageUnavailableError, match="broke off"):
             open_store(settings).put(path, f"{model}/file")
 
+    assert list(store.keys(f"{model}/")) == []
+    store.check(store.put(path, f"{model}/file"))
     left = store.client.list_multipart_uploads(Bucket=store.bucket, Prefix=model)
     assert not left.get("Uploads")
-    assert list(store.keys(f"{model}/")) == []
+
+
+def test_credentials_that_expire_in_mid_publishing_show_nothing_and_new_ones_go_on(
+    s3_server: S3Server, store: S3Store, model: str, tmp_path: Path
+) -> None:
+    write_files(tmp_path / "old", {"onnx/model.onnx": b"before"})
+    publish_from(store, model, tmp_path / "old", "before")
+    write_files(tmp_path / "new", {"onnx/model.onnx": os.urandom(20 * MIB)})
+    parts = count(1)
+
+    def expire(request: Request) -> Answer | frozenset[str]:
+        if "partNumber=" in request.path and next(parts) > 1:
+            return Answer(400, "ExpiredToken")
+        return frozenset()
+
+    with (
+        S3Gateway(s3_server.settings, expire) as gateway,
+        pytest.raises(StorageError, match="credentials have expired") as caught,
+    ):
+        publish_from(open_store(gateway.settings), model, tmp_path / "new", "run")
+
+    assert not caught.value.transient
+    assert whole(store, latest(store, model)) == {"onnx/model.onnx": b"before"}
+    with pytest.raises(ArtifactNotFoundError):
+        read_release(store, model, 2)
+    assert publish_from(store, model, tmp_path / "new", "run").version == 2
+    sizes = {each.path: each.size_bytes for each in read_release(store, model, 2).files}
+    assert sizes["onnx/model.onnx"] == 20 * MIB
 
 
 def test_a_download_that_breaks_once_is_taken_up_again(
@@ -219,13 +250,14 @@ def test_a_download_that_breaks_once_is_taken_up_again(
     assert (tmp_path / "back").read_bytes() == path.read_bytes()
 
 
+@pytest.mark.parametrize("size", [6 * MIB, 20 * MIB], ids=["one-request", "in-parts"])
 def test_a_server_without_room_publishes_nothing_until_it_has_some(
-    frail_server: S3Server, model: str, tmp_path: Path
+    frail_server: S3Server, model: str, tmp_path: Path, size: int
 ) -> None:
     store = open_store(frail_server.settings)
     write_files(tmp_path / "old", {"onnx/model.onnx": b"before"})
     publish_from(store, model, tmp_path / "old", "before")
-    write_files(tmp_path / "new", {"onnx/model.onnx": os.urandom(6 * MIB)})
+    write_files(tmp_path / "new", {"onnx/model.onnx": os.urandom(size)})
     weed = next(
         each
         for each in psutil.Process().children(recursive=True)

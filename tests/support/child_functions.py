@@ -97,3 +97,19 @@ def write_much(request: Number) -> Number:
     for _ in range(request.value):
         sys.stdout.write("x" * 1024 * 1024)
     return request
+
+
+def hold_in_a_cycle(request: Number) -> Number:
+    """Leave ``value`` MiB that only the garbage collector can free, as models do."""
+    knot: list[object] = [bytearray(os.urandom(1)) * (request.value << 20)]
+    knot.append(knot)
+    return request
+
+
+_kept: list[bytearray] = []
+
+
+def keep_for_ever(request: Number) -> Report:
+    """Keep ``value`` MiB in a table of the module, as libraries do; say who this is."""
+    _kept.append(bytearray(b"x") * (request.value << 20))
+    return tell(request)

@@ -1,7 +1,8 @@
 """A small release, and a process that publishes it and dies where it is told.
 
-python -m tests.support.publisher MODEL OWNER FOLDER STEP: the store's settings are in the
-environment; the process kills itself when it reports its STEPth step (0: never).
+python -m tests.support.publisher MODEL OWNER FOLDER STEP [REQUEST]: the store's settings are in
+the environment; the process kills itself when it reports its STEPth step, or when the store has
+answered its REQUESTth request (0: never). What the store was asked goes to standard output.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import signal
 import sys
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,16 +120,25 @@ def files_below(folder: Path) -> dict[str, Path]:
     return {str(path.relative_to(folder)): path for path in paths}
 
 
-def main(model: str, owner: str, folder: Path, fatal_step: int) -> None:
-    steps = iter(range(1, 1_000))
+def main(model: str, owner: str, folder: Path, fatal_step: int, fatal_request: int = 0) -> None:
+    steps, requests = count(1), count(1)
+    store = open_store(store_settings())
 
     def report(_share: float, _text: str) -> None:
         if next(steps) == fatal_step:
             os.kill(os.getpid(), signal.SIGKILL)
 
+    def answered(model: Any, **_: object) -> None:
+        number = next(requests)
+        sys.stdout.write(f"{model.name}\n")
+        sys.stdout.flush()
+        if number == fatal_request:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    store.client.meta.events.register("after-call.s3", answered)
     seal = seal_for(model)
     publish(
-        open_store(store_settings()),
+        store,
         model,
         files_below(folder),
         manifest_maker(model, seal.signing),
@@ -138,4 +149,4 @@ def main(model: str, owner: str, folder: Path, fatal_step: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]))
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), *map(int, sys.argv[4:]))

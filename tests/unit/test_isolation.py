@@ -239,6 +239,25 @@ def test_the_peak_is_that_of_the_call_and_not_of_the_process(own_children: Child
     assert small.cost.peak_mb < 200
 
 
+def test_what_one_call_leaves_in_cycles_is_gone_before_the_next(own_children: Children) -> None:
+    pid = own_children.call(child.tell, Number(value=0), call()).value.pid
+    own_children.call(child.hold_in_a_cycle, Number(value=2_100), call(memory_mb=4_000))
+
+    after = own_children.call(child.double, Number(value=1), call())
+
+    assert after.cost.peak_mb < 200
+    assert own_children.call(child.tell, Number(value=0), call()).value.pid == pid
+
+
+def test_a_child_that_keeps_much_for_ever_gives_way_to_a_new_one(own_children: Children) -> None:
+    kept = own_children.call(child.keep_for_ever, Number(value=2_100), call(memory_mb=4_000))
+
+    after = own_children.call(child.tell, Number(value=0), call())
+
+    assert after.value.pid != kept.value.pid
+    assert after.cost.peak_mb < 200
+
+
 def test_a_child_killed_from_outside_names_the_signal(
     own_children: Children, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

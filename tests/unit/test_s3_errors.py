@@ -52,6 +52,8 @@ REFUSALS = [
     ),
     pytest.param(403, "AccessDenied", "StorageError", "read and write rights", id="no-rights"),
     pytest.param(403, "RequestTimeTooSkewed", "StorageError", "clock", id="wrong-clock"),
+    pytest.param(400, "ExpiredToken", "StorageError", "have expired. Renew", id="expired"),
+    pytest.param(501, "NotImplemented", "StorageError", "cannot do this", id="cannot"),
     pytest.param(507, "XMinioStorageFull", "StorageError", "the store is full", id="full"),
     pytest.param(400, "BadDigest", "StorageUnavailableError", "damaged on its way", id="damaged"),
     pytest.param(503, "SlowDown", "StorageUnavailableError", "Try again later", id="busy"),
