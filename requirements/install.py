@@ -23,6 +23,9 @@ WANTED = (3, 11)
 DISK_GB = 12
 """8 GB of packages, and what pip unpacks beside them."""
 
+APART = {"onnx2tf": ["--no-deps"], "ministack": []}
+"""What pins other versions of packages that we have, and so stands in a folder beside them."""
+
 _LAST_LINES = 15
 
 
@@ -63,7 +66,11 @@ def check_disk(folder: Path, free_bytes: int, wanted_gb: float = DISK_GB) -> Non
 def fingerprint(root: Path) -> str:
     """Return a digest of all that the environment is made from."""
     digest = hashlib.sha256(f"{sys.version} {root}".encode())
-    for name in ("pyproject.toml", "requirements/dev.txt", "requirements/onnx2tf.txt"):
+    for name in (
+        "pyproject.toml",
+        "requirements/dev.txt",
+        *(f"requirements/{a}.txt" for a in APART),
+    ):
         path = root / name
         if path.exists():
             digest.update(name.encode() + b"\0" + path.read_bytes())
@@ -81,11 +88,11 @@ def steps(root: Path) -> list[tuple[str, list[str]]]:
         ("installing the packages", [*locked, str(root / "requirements" / "dev.txt")]),
         ("installing this project", [*pip, "--no-deps", "--no-build-isolation", "-e", str(root)]),
     ]
-    apart = root / "requirements" / "onnx2tf.txt"
-    if apart.exists():
-        # it pins other versions of half the packages, so it stands beside them
-        target = ["--no-deps", "--upgrade", "--target", str(venv / "onnx2tf")]
-        found.append(("installing onnx2tf, apart", [*locked, str(apart), *target]))
+    for name, options in APART.items():
+        apart = root / "requirements" / f"{name}.txt"
+        if apart.exists():
+            target = [*options, "--upgrade", "--target", str(venv / name)]
+            found.append((f"installing {name}, apart", [*locked, str(apart), *target]))
     return found
 
 

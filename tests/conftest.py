@@ -53,8 +53,6 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 @pytest.fixture(scope="session")
 def second_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[second_store.MiniStack]:
     """Start an S3 server of another make; 3 s."""
-    if second_store.program() is None:
-        pytest.skip("MiniStack is not installed (docs/stores.md says how)")
     with second_store.MiniStack(tmp_path_factory.mktemp("second")) as server:
         yield server
 

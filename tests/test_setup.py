@@ -117,16 +117,17 @@ def test_what_is_installed_depends_on_the_lock(installer: ModuleType, project: P
     assert installer.fingerprint(project) == installer.fingerprint(project)
 
 
-def test_onnx2tf_is_installed_apart_where_it_has_a_lock(
-    installer: ModuleType, project: Path
+@pytest.mark.parametrize("name", ["onnx2tf", "ministack"])
+def test_what_pins_other_versions_is_installed_apart_where_it_has_a_lock(
+    installer: ModuleType, project: Path, name: str
 ) -> None:
     assert tuple(words for words, _ in installer.steps(project)) == EXPECTED_STEPS
 
-    (project / "requirements" / "onnx2tf.txt").write_text("")
+    (project / "requirements" / f"{name}.txt").write_text("")
 
     words, command = installer.steps(project)[-1]
-    assert words == "installing onnx2tf, apart"
-    assert command[command.index("--target") + 1] == str(project / ".venv" / "onnx2tf")
+    assert words == f"installing {name}, apart"
+    assert command[command.index("--target") + 1] == str(project / ".venv" / name)
 
 
 def test_a_failed_step_shows_the_end_of_its_log(installer: ModuleType, tmp_path: Path) -> None:

@@ -27,7 +27,18 @@ from tasks.storage.documents import read_document
 from tasks.storage.holds import read_holds
 from tasks.storage.inventory import Upload
 from tasks.storage.pipeline import WORKERS, pipelined
-from tasks.storage.places import CLAIM, MANIFEST, QUARANTINE, REMOVAL, RESERVED, WORK, version_of
+from tasks.storage.places import (
+    CLAIM,
+    DRAFT,
+    MANIFEST,
+    PROVENANCE,
+    QUARANTINE,
+    REMOVAL,
+    RESERVED,
+    SIGNATURE,
+    WORK,
+    version_of,
+)
 from tasks.storage.removal import remove_version
 
 if TYPE_CHECKING:
@@ -38,6 +49,7 @@ if TYPE_CHECKING:
 
     OnProgress = Callable[[float, str], None]
 
+_NOTED = {DRAFT, PROVENANCE, SIGNATURE}
 _RUN_DEPTH = {QUARANTINE: 3, WORK: 2}
 """Parts of a key that name a run's folder: ``quarantine/<model>/<run>/``, ``work/<run>/``."""
 
@@ -202,7 +214,8 @@ def _state(names: set[str]) -> VersionState:
         return "marked" if MANIFEST in names else "half removed"
     if MANIFEST in names:
         return "whole"
-    return "unfinished" if CLAIM in names else "unknown"
+    # a run whose number was given up may still have settled and signed what it then left
+    return "unfinished" if CLAIM in names or names <= _NOTED else "unknown"
 
 
 def _read_or_none(store: ObjectStore, key: str) -> Manifest | None:

@@ -6,8 +6,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from tasks.domain.errors import ConfigurationError, StorageError
-from tasks.storage.places import RESERVED, UNLISTED
-from tasks.storage.sealing import PROVENANCE
+from tasks.storage.places import PROVENANCE, RESERVED, UNLISTED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -26,6 +26,9 @@ DRAFT: Final = ".manifest.json"
 """The manifest's bytes, settled but not published; see ``tasks.storage.sealing``."""
 
 MANIFEST: Final = "manifest.json"
+PROVENANCE: Final = "provenance.json"
+"""Where the files come from; a file of the release like any other."""
+
 SIGNATURE: Final = "model.sig"
 """Where a signature stands in a release; OpenSSF model signing's own default."""
 

@@ -62,9 +62,8 @@ from tasks.storage.aliases import advance, resolve
 from tasks.storage.claims import claim, claim_next, own_claim, require_still_ours
 from tasks.storage.documents import parse_document, read_document
 from tasks.storage.naming import require_publishable
-from tasks.storage.places import LATEST, MANIFEST, QUARANTINE
+from tasks.storage.places import LATEST, MANIFEST, PROVENANCE, QUARANTINE
 from tasks.storage.sealing import (
-    PROVENANCE,
     Seal,
     add_provenance,
     add_signature,
@@ -239,6 +238,7 @@ def _store_files(errand: _Publication, version: int) -> tuple[ReleaseFile, ...]:
 
 def _commit(errand: _Publication, version: int, key: str, files: tuple[ReleaseFile, ...]) -> bytes:
     """Write the manifest; return the one that counts, which an earlier try of ours may have won."""
+    require_still_ours(errand.store, errand.model, version, errand.owner)
     content = _seal(errand, version, f"{errand.model}/{version}/", files)
     require_still_ours(errand.store, errand.model, version, errand.owner)
     if errand.store.create(key, content):

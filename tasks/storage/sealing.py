@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from tasks.domain.errors import DigestMismatchError, SigningError
 from tasks.domain.release import Manifest, ReleaseFile, Signing
 from tasks.storage.documents import parse_document
-from tasks.storage.places import CLAIM, DRAFT, KEYS, MANIFEST, REMOVAL, SIGNATURE
+from tasks.storage.places import CLAIM, DRAFT, KEYS, MANIFEST, PROVENANCE, REMOVAL, SIGNATURE
 from tasks.storage.signing import sign, signed_digests
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     MakeStatement = Callable[[tuple[ReleaseFile, ...]], Statement]
 
-PROVENANCE = "provenance.json"
 
 NOTES = (CLAIM, DRAFT, REMOVAL)
 """What is noted beside a release: no part of it, and not signed."""

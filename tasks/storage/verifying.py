@@ -17,8 +17,8 @@ from tasks.domain.verification import Check, Fault
 from tasks.storage.digest import sha256_of
 from tasks.storage.documents import parse_document
 from tasks.storage.keys import fingerprint_of
-from tasks.storage.places import MANIFEST, SIGNATURE, UNLISTED
-from tasks.storage.sealing import NOTES, PROVENANCE
+from tasks.storage.places import MANIFEST, PROVENANCE, SIGNATURE, UNLISTED
+from tasks.storage.sealing import NOTES
 from tasks.storage.signing import signed_digests
 
 if TYPE_CHECKING:

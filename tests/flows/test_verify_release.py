@@ -60,7 +60,7 @@ def released(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> I
         patch.setenv("CONVEYOR_SIGNING_KEY", str(home / "keys" / "signing.pem"))
         forget_settings()
         release_model(model)
-        release_model(model)
+        release_model(model, force=True)
         store = open_store(store_settings())
         fetch_release(store, model, 1, home / "release")
         yield Released(model, home / "release", home / "keys" / "signing.pem.pub", store)
@@ -223,7 +223,7 @@ def test_a_release_that_was_never_signed_is_said_to_be_so(
 ) -> None:
     monkeypatch.setenv("CONVEYOR_SIGNING", "off")
     forget_settings()
-    version = release_model(released.model).version
+    version = release_model(released.model, force=True).version
     monkeypatch.undo()
     forget_settings()
 

@@ -1,14 +1,14 @@
 """Another implementation of S3 than SeaweedFS: MiniStack, which keeps its objects in memory.
 
 It shows that the store's contract is not one server's habits. It is no proof of durability.
-Its package pins its own botocore, so it is installed apart from this project, see
-``docs/stores.md``; tests that want it are skipped where the program is not found.
+Its package pins its own botocore, so ``requirements/install.py`` installs it apart.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from pydantic import SecretStr
@@ -18,16 +18,10 @@ from tasks.settings import StoreSettings
 from tasks.storage.s3 import open_store
 
 if TYPE_CHECKING:
-    from pathlib import Path
 
-PROGRAM = "CONVEYOR_TEST_MINISTACK"
-"""The environment variable that names the program, where it is not on the search path."""
+FOLDER = Path(sys.prefix) / "ministack"
+"""Where it and all that it needs is installed."""
 _START_SECONDS = 60.0
-
-
-def program() -> str | None:
-    """Return the program's path, or None if it is not installed."""
-    return shutil.which(os.environ.get(PROGRAM, "ministack"))
 
 
 class MiniStack:
@@ -56,8 +50,6 @@ class MiniStack:
         )
 
     def __enter__(self) -> Self:
-        command = program()
-        assert command is not None
         environment = os.environ | {
             "BIND_HOST": "127.0.0.1",
             "GATEWAY_PORT": str(self._port),
@@ -67,9 +59,10 @@ class MiniStack:
             "S3_PERSIST": "0",
             "TMPDIR": str(self.folder),
         }
-        environment.pop("PYTHONPATH", None)
+        environment["PYTHONPATH"] = str(FOLDER)  # its own botocore comes before ours
+        command = [sys.executable, "-c", "from ministack.app import main; main()"]
         self._server = Leashed(
-            "ministack", [command], log=self.folder / "server.log", environment=environment
+            "ministack", command, log=self.folder / "server.log", environment=environment
         )
         wait_until_healthy(f"{self.endpoint}/_ministack/health", self._server, _START_SECONDS)
         open_store(self.settings).client.create_bucket(Bucket=self.bucket)
