@@ -44,7 +44,7 @@ class Timed(NamedTuple):
 def ours(stack: LocalStack) -> Timed:
     """Release the model once."""
     started = time.perf_counter()
-    *_, (run,) = run_all(stack, [MODEL], at_once=1)
+    *_, (run,) = run_all(stack, [MODEL], at_once=1, force=True)
     if not run.released:
         sys.exit(f"{MODEL}: {run.message}")
     seconds = time.perf_counter() - started

@@ -57,7 +57,9 @@ class ModelRun:
         return self.command is not None and self.command.returncode == 0
 
 
-def run_all(stack: LocalStack, models: list[str], at_once: int) -> Iterator[list[ModelRun]]:
+def run_all(
+    stack: LocalStack, models: list[str], at_once: int, *, force: bool = False
+) -> Iterator[list[ModelRun]]:
     """Run every model, ``at_once`` at a time; yield where they are, twice a second, to the end.
 
     Raises:
@@ -70,7 +72,7 @@ def run_all(stack: LocalStack, models: list[str], at_once: int) -> Iterator[list
             under_way = [run for run in runs if run.command and not run.ended]
             waiting = [run for run in runs if not run.command]
             for run in waiting[: at_once - len(under_way)]:
-                _start(stack, run)
+                _start(stack, run, force=force)
             for run in runs:
                 if run.command and not run.message:
                     _look(api, run)
@@ -80,12 +82,13 @@ def run_all(stack: LocalStack, models: list[str], at_once: int) -> Iterator[list
             time.sleep(_POLL_SECONDS)
 
 
-def _start(stack: LocalStack, run: ModelRun) -> None:
+def _start(stack: LocalStack, run: ModelRun, *, force: bool) -> None:
     run.started = time.monotonic()
     run.stage = "is handed to the worker"
     run.command = stack.run(
         f"release-{run.model}",
         *("prefect", "deployment", "run", DEPLOYMENT, "-p", f"model={run.model}", "--watch"),
+        *("-p", f"force={str(force).lower()}"),
         *("--flow-run-name", f"release {run.model}"),
     )
 

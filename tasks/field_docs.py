@@ -10,7 +10,7 @@ import ast
 import inspect
 import sys
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from tasks.domain.value import Value
 
@@ -23,9 +23,9 @@ def describe_fields(schema: dict[str, Any], model: type[Value]) -> None:
 
     Args:
         schema: JSON Schema of ``model`` as pydantic makes it; changed in place.
-        model: Its nested values are found by their names below ``$defs``.
+        model: Its nested values are known by their names below ``$defs``.
     """
-    values = {each.__name__: each for each in _subclasses(Value)}
+    values = {each.__name__: each for each in _values_of(model)}
     for name, part in {**schema.get("$defs", {}), model.__name__: schema}.items():
         texts = _docstrings(values[name]) if name in values else {}
         for field, described in part.get("properties", {}).items():
@@ -33,10 +33,17 @@ def describe_fields(schema: dict[str, Any], model: type[Value]) -> None:
                 described.setdefault("description", texts[field])
 
 
-def _subclasses(kind: type[Value]) -> Iterator[type[Value]]:
-    for each in kind.__subclasses__():
-        yield each
-        yield from _subclasses(each)
+def _values_of(kind: type[Value]) -> set[type[Value]]:
+    """Return a value and all that are nested in it, however deep."""
+    found: set[type[Value]] = set()
+    waiting: list[Any] = [kind]
+    while waiting:
+        each = waiting.pop()
+        waiting += get_args(each)
+        if isinstance(each, type) and issubclass(each, Value) and each not in found:
+            found.add(each)
+            waiting += [field.annotation for field in each.model_fields.values()]
+    return found
 
 
 def _docstrings(kind: type[Value]) -> dict[str, str]:

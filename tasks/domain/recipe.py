@@ -30,7 +30,12 @@ class Download(Value):
     """Bytes that somebody else keeps, pinned by their content."""
 
     model_config = ConfigDict(
-        json_schema_extra={"oneOf": [{"required": ["sha256"]}, {"required": ["md5"]}]}
+        json_schema_extra={
+            "oneOf": [
+                {"required": [name], "properties": {name: {"type": "string"}}}
+                for name in ("sha256", "md5")
+            ]
+        }
     )
 
     uri: Annotated[str, Field(pattern=r"^(https?|s3|file|pypi):\S+$")]

@@ -21,8 +21,8 @@ from flows.release_model import release_model
 from tasks.settings import LocalSettings, store_settings
 from tasks.storage.fetching import fetch_release
 from tasks.storage.keys import signing_key
+from tasks.storage.places import CLAIM, DRAFT
 from tasks.storage.s3 import S3Store, open_store
-from tasks.storage.sealing import NOTES
 from tasks.verify_release import main, verify_folder, verify_published
 from tests.flows.conftest import LINEAR, forget_settings
 
@@ -104,7 +104,8 @@ def test_a_byte_flipped_in_any_file_is_found_and_that_file_is_named(
 ) -> None:
     paths = files_of(copy)
     assert {path.partition("/")[0] for path in paths} == {
-        *("onnx", "parity", "golden", "provenance.json", "manifest.json", "model.sig")
+        *("onnx", "parity", "golden", "provenance.json", "manifest.json", "model.sig"),
+        *("README.md", "index.html", "graph.svg"),
     }
     found = {}
 
@@ -169,7 +170,7 @@ def test_a_file_that_became_a_link_to_the_same_bytes_is_named(
 
 
 def test_the_publishers_notes_are_no_part_of_a_release(released: Released, copy: Path) -> None:
-    for note in NOTES:
+    for note in (CLAIM, DRAFT):
         (copy / note).write_bytes(released.store.read(f"{released.model}/1/{note}").content)
 
     assert verify_folder(copy, released.public_key).passed
@@ -360,7 +361,7 @@ def commands(begin: str) -> list[str]:
 @pytest.fixture
 def stranger(released: Released, copy: Path) -> Path:
     """Lend a folder with ``release`` and ``signer.pub``, as the docs have them."""
-    for note in NOTES:
+    for note in (CLAIM, DRAFT):
         (copy / note).write_bytes(released.store.read(f"{released.model}/1/{note}").content)
     shutil.copy(released.public_key, copy.parent / "signer.pub")
     return copy.parent

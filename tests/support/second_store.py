@@ -9,15 +9,13 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from pydantic import SecretStr
 
 from deployments.processes import Leashed, free_port, wait_until_healthy
 from tasks.settings import StoreSettings
 from tasks.storage.s3 import open_store
-
-if TYPE_CHECKING:
 
 FOLDER = Path(sys.prefix) / "ministack"
 """Where it and all that it needs is installed."""
