@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tasks.domain.recipe import Download
 
 
-@task(name="acquire", task_run_name="acquire {recipe.name}", tags=["acquire"], **STAGE)
+@task(name="acquire", task_run_name="acquire {recipe.name}", **STAGE)
 def acquire(recipe: Recipe) -> SourceModel:
     """Train or download the model that ``recipe`` describes, and store it.
 
@@ -66,7 +66,6 @@ def acquire(recipe: Recipe) -> SourceModel:
 @task(
     name="reference",
     task_run_name="reference {source.recipe.name}",
-    tags=["parity"],
     # it runs in a thread, where Prefect's own time limit interrupts nothing; the child's does
     **(STAGE | {"timeout_seconds": None}),
 )

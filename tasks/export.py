@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from prefect import task
@@ -12,7 +13,7 @@ from tasks.domain.artifact import Cost, ModelArtifact, ModelFormat
 from tasks.domain.errors import ExportError
 from tasks.domain.recipe import Recipe
 from tasks.domain.value import Value
-from tasks.isolation import Call
+from tasks.isolation import Call, Family
 from tasks.progress import StageProgress
 from tasks.runtime import STAGE, workshop
 
@@ -90,4 +91,6 @@ def _lower_ir_version(folder: Path, call: Call) -> tuple[str, ...]:
     from tasks.steps.ir_version import LowerIrRequest, lower_ir_version
 
     request = LowerIrRequest(model=folder / MODEL)
-    return workshop().children.call(lower_ir_version, request, call).value.notes
+    # not in the converter's own child, in which the source may be answering probes by now
+    elsewhere = replace(call, family=Family.ONNXRUNTIME)
+    return workshop().children.call(lower_ir_version, request, elsewhere).value.notes

@@ -37,9 +37,7 @@ if TYPE_CHECKING:
     from tasks.domain.artifact import Cost
 
 
-@task(
-    name="publish", task_run_name="publish {release.source.recipe.name}", tags=["publish"], **STAGE
-)
+@task(name="publish", task_run_name="publish {release.source.recipe.name}", **STAGE)
 def publish(release: Release, version: int | None = None) -> Published:
     """Publish a proven release; see ``tasks.storage.publishing`` for the protocol.
 
@@ -79,7 +77,7 @@ def publish(release: Release, version: int | None = None) -> Published:
     return published
 
 
-@task(name="quarantine", task_run_name="quarantine {recipe.name}", tags=["publish"], **STAGE)
+@task(name="quarantine", task_run_name="quarantine {recipe.name}", **STAGE)
 def quarantine(recipe: Recipe, reports: tuple[ParityReport, ...], reason: str) -> str:
     """Keep the reports of a failed run where people can read them; return their key prefix."""
     shop = workshop()
@@ -98,7 +96,7 @@ def quarantine(recipe: Recipe, reports: tuple[ParityReport, ...], reason: str) -
     return prefix
 
 
-@task(name="report", task_run_name="report {recipe.name}", tags=["report"], **STAGE)
+@task(name="report", task_run_name="report {recipe.name}", **STAGE)
 def show_parity(recipe: Recipe, reports: tuple[ParityReport, ...]) -> None:
     """Show the parity table in Prefect, under one key for each model so that runs compare."""
     create_markdown_artifact(

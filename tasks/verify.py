@@ -28,7 +28,6 @@ class Verification(Value):
 @task(
     name="verify",
     task_run_name="verify {recipe.name} {artifact.format}",
-    tags=["verify"],
     **STAGE,
 )
 def verify(recipe: Recipe, artifact: ModelArtifact) -> Verification:

@@ -67,7 +67,7 @@ def artifacts_of(run: FlowRun) -> list[Artifact]:
         return client.read_artifacts(artifact_filter=own)
 
 
-def test_every_task_run_says_its_model_and_has_its_stages_tag(
+def test_every_task_run_says_its_model_and_has_a_tag_where_a_limit_is_of_use(
     catalogue: Callable[..., str],
 ) -> None:
     model = catalogue()
@@ -78,13 +78,13 @@ def test_every_task_run_says_its_model_and_has_its_stages_tag(
     found = {each.name: set(each.tags) for each in tasks_of(run, 7)}
     assert model in run.tags
     assert found == {
-        f"acquire {model}": {"acquire"},
-        f"reference {model}": {"parity"},
+        f"acquire {model}": set(),
+        f"reference {model}": set(),
         f"export {model} by skl2onnx": {"export"},
-        f"verify {model} onnx": {"verify"},
+        f"verify {model} onnx": set(),
         f"parity {model} onnx": {"parity"},
-        f"report {model}": {"report"},
-        f"publish {model}": {"publish"},
+        f"report {model}": set(),
+        f"publish {model}": set(),
     }
 
 
@@ -138,7 +138,9 @@ def test_a_stage_is_tried_again_for_transient_errors_only_and_never_in_step_with
     assert stage.retries == 3
     assert stage.retry_condition_fn is is_transient
     assert stage.retry_jitter_factor == 0.5
-    assert stage.tags
+    # each tag costs a question to the server, so only those stages have one whose number at
+    # the same time is worth a limit: they take memory, or a GPU
+    assert stage.tags == ({stage.name} & {"export", "parity"})
     # the reference runs in a thread, where Prefect's limit would interrupt nothing
     assert bool(stage.timeout_seconds) == (stage.name != "reference")
 
