@@ -23,7 +23,7 @@ WANTED = (3, 11)
 DISK_GB = 12
 """8 GB of packages, and what pip unpacks beside them."""
 
-APART = {"onnx2tf": ["--no-deps"], "ministack": []}
+APART = ("onnx2tf", "ministack")
 """What pins other versions of packages that we have, and so stands in a folder beside them."""
 
 _LAST_LINES = 15
@@ -82,16 +82,18 @@ def steps(root: Path) -> list[tuple[str, list[str]]]:
     venv = root / ".venv"
     pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "--progress-bar", "off"]
     pip += ["--no-input", "--disable-pip-version-check", "--no-warn-script-location"]
-    locked = [*pip, "--require-hashes", "-r"]
+    # a lock is whole; where pip looks for dependencies all the same, it takes "pydantic[email]"
+    # of one package for another than the "pydantic" that the lock has
+    locked = [*pip, "--no-deps", "--require-hashes", "-r"]
     found = [
         ("making .venv", [sys.executable, "-m", "venv", str(venv)]),
         ("installing the packages", [*locked, str(root / "requirements" / "dev.txt")]),
         ("installing this project", [*pip, "--no-deps", "--no-build-isolation", "-e", str(root)]),
     ]
-    for name, options in APART.items():
+    for name in APART:
         apart = root / "requirements" / f"{name}.txt"
         if apart.exists():
-            target = [*options, "--upgrade", "--target", str(venv / name)]
+            target = ["--upgrade", "--target", str(venv / name)]
             found.append((f"installing {name}, apart", [*locked, str(apart), *target]))
     return found
 
