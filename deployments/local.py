@@ -188,9 +188,15 @@ class LocalStack:
 
     def _env_file(self) -> str:
         """Return shell lines that let another shell talk to this stack."""
-        lines = [
-            f"export {name}={shlex.quote(value)}" for name, value in self.environment().items()
-        ]
+        store = self.store_settings()
+        for_aws = {
+            "AWS_ENDPOINT_URL": store["endpoint"],
+            "AWS_DEFAULT_REGION": store["region"],
+            "AWS_ACCESS_KEY_ID": store["access_key_id"],
+            "AWS_SECRET_ACCESS_KEY": store["secret_access_key"],
+        }
+        variables = self.environment() | for_aws
+        lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
         programs = shlex.quote(str(Path(sys.executable).parent))
         return "\n".join([*lines, f'export PATH={programs}:"$PATH"', ""])
 

@@ -85,6 +85,7 @@ def _attempt(
         converter=converter.name,
         attempts=(),
         parity=comparison.report,
+        ms_per_row=comparison.ms_per_row,
         notes=(*exported.notes, *verification.notes),
         export_cost=exported.cost,
         verify_cost=verification.cost,

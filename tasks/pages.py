@@ -9,7 +9,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 
 from tasks.domain.artifact import ModelFormat
-from tasks.domain.errors import ReleaseError, StorageError
+from tasks.domain.errors import ReleaseError
 from tasks.domain.release import ReleaseFile
 from tasks.isolation import Call, Family
 from tasks.report.links import links_markdown
@@ -18,7 +18,7 @@ from tasks.report.snippet import LABELS, snippet
 from tasks.runners import FAMILIES
 from tasks.runtime import workshop
 from tasks.settings import store_settings
-from tasks.storage.current_pages import write_current_pages
+from tasks.storage.current_pages import refresh_pages
 from tasks.storage.digest import sha256_of
 from tasks.storage.publishing import read_release
 
@@ -75,13 +75,10 @@ def release_files(release: Release, version: int, files: Mapping[str, Path]) -> 
 def keep_current(store: ObjectStore, model: str) -> None:
     """Bring the pages of the model and of the bucket up to what is published.
 
-    The release is whole without them, so that a store that fails now fails no run: the next
-    release, of whatever version, writes them anew.
+    The release is whole without them, so that a store that fails now fails no run.
     """
-    try:
-        write_current_pages(store, model)
-    except StorageError as error:
-        get_run_logger().warning("%s The pages above the release are not current.", error)
+    for fault in refresh_pages(store, [model]):
+        get_run_logger().warning("%s", fault)
 
 
 def show_links(published: Published) -> None:

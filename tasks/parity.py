@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prefect import task
 from prefect.logging import get_run_logger
+from pydantic import NonNegativeFloat
 
 from tasks.domain.artifact import Cost, VerifiedArtifact
 from tasks.domain.errors import VerificationError
@@ -21,6 +22,8 @@ class Comparison(Value):
     """A parity report, passed or not, and what it took."""
 
     report: ParityReport
+    ms_per_row: NonNegativeFloat
+    """Milliseconds in which the candidate answers a row, on the machine that compared it."""
     cost: Cost
 
 
@@ -80,6 +83,7 @@ def check_parity(recipe: Recipe, reference: Reference, candidate: VerifiedArtifa
     tell("%s: %s", recipe.name, report.summary())
     return Comparison(
         report=report,
+        ms_per_row=answered.value.ms_per_row,
         cost=Cost(
             seconds=answered.cost.seconds + compared.cost.seconds,
             peak_mb=max(answered.cost.peak_mb, compared.cost.peak_mb),

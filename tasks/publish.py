@@ -182,6 +182,7 @@ def _published_format(candidate: Candidate) -> PublishedFormat:
         checks=candidate.verified.checks,
         onnx=candidate.verified.onnx,
         parity=candidate.parity,
+        ms_per_row=candidate.ms_per_row,
         parity_summary=candidate.parity.summary(),
         notes=candidate.notes,
     )

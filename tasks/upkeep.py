@@ -15,6 +15,7 @@ from tasks.domain.findings import BucketReport
 from tasks.domain.garbage import GarbagePlan, KeepPolicy, plan_removals
 from tasks.domain.release import Alias
 from tasks.domain.tables import Rows, difference_rows, finding_rows, history_rows, plan_rows
+from tasks.pages import keep_current
 from tasks.progress import StageProgress
 from tasks.runtime import STAGE
 from tasks.settings import store_settings
@@ -49,13 +50,19 @@ def promote(
     model: Slug, alias: Slug, version: int, *, by: str, reason: str, expected: int | None
 ) -> Alias:
     """Let an alias stand at a version; see ``tasks.storage.aliases``."""
-    return aliases.promote(_store(), model, alias, version, by=by, reason=reason, expected=expected)
+    store = _store()
+    moved = aliases.promote(store, model, alias, version, by=by, reason=reason, expected=expected)
+    keep_current(store, model)
+    return moved
 
 
 @task(name="rollback", task_run_name="roll back {model} {alias}", tags=["upkeep"], **STAGE)
 def rollback(model: Slug, alias: Slug, *, by: str, reason: str, expected: int) -> Alias:
     """Undo the last move of an alias; a retry that gives the same names is no second one."""
-    return aliases.rollback(_store(), model, alias, by=by, reason=reason, expected=expected)
+    store = _store()
+    moved = aliases.rollback(store, model, alias, by=by, reason=reason, expected=expected)
+    keep_current(store, model)
+    return moved
 
 
 @task(name="history", task_run_name="history of {model} {alias}", tags=["upkeep"], **STAGE)
@@ -89,7 +96,10 @@ def plan_garbage(model: Slug | None, policy: KeepPolicy) -> GarbagePlan:
 @task(name="remove garbage", tags=["upkeep"], **STAGE)
 def remove_garbage(plan: GarbagePlan) -> Collected:
     """Remove what was planned, but what somebody needs by now."""
-    done = collect(_store(), plan.removals, StageProgress("collect garbage"))
+    store = _store()
+    done = collect(store, plan.removals, StageProgress("collect garbage"))
+    for model in done.models:
+        keep_current(store, model)
     for each in done.spared:
         get_run_logger().warning("%s: spared: %s", each.key, each.why)
     return done

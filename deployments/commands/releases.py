@@ -11,6 +11,7 @@ from tasks.domain.errors import ArtifactNotFoundError
 from tasks.domain.tables import alias_rows, difference_rows, history_rows, version_rows
 from tasks.settings import store_settings
 from tasks.storage import aliases, holds
+from tasks.storage.current_pages import refresh_pages
 from tasks.storage.places import LATEST, alias_key
 from tasks.storage.publishing import read_release
 from tasks.storage.s3_inventory import S3Inventory, open_inventory
@@ -134,7 +135,8 @@ def _rollback(options: argparse.Namespace) -> Answer:
 def _stands(options: argparse.Namespace, alias: Alias) -> Answer:
     before = alias.history[0].version if alias.history else None
     text = f"{options.model}: {options.alias} stands at version {alias.version}"
-    return Answer(alias, f"{text} (before: {before or 'nowhere'})")
+    faults = refresh_pages(_store(), [options.model])
+    return Answer(alias, "\n".join([f"{text} (before: {before or 'nowhere'})", *faults]))
 
 
 def _hold(options: argparse.Namespace) -> Answer:

@@ -9,6 +9,7 @@ from deployments.commands.answering import Answer, days, positive, slug, table
 from tasks.domain.garbage import KeepPolicy, plan_removals
 from tasks.domain.tables import plan_rows
 from tasks.settings import store_settings
+from tasks.storage.current_pages import refresh_pages
 from tasks.storage.fsck import fsck
 from tasks.storage.garbage import collect, look
 from tasks.storage.s3_inventory import open_inventory
@@ -62,7 +63,8 @@ def _gc(options: argparse.Namespace) -> Answer:
     document["collected"] = done.model_dump(mode="json")
     spared = "".join(f"spared  {each.key}: {each.why}\n" for each in done.spared)
     words = f"{len(done.removed)} removed, {done.size_bytes / 1e6:,.1f} MB"
-    return Answer(document, f"{text}{spared}{words}", sound)
+    faults = refresh_pages(store, done.models)
+    return Answer(document, "\n".join([f"{text}{spared}{words}", *faults]), sound)
 
 
 def _fsck(options: argparse.Namespace) -> Answer:

@@ -53,8 +53,8 @@ def difference(before: Manifest, after: Manifest) -> Difference:
     """Compare two releases fact by fact.
 
     Numerics are the error figures of parity, per output of each probe; sizes are those of
-    formats and files. How long a model takes to answer is in no manifest yet: ``seconds`` are
-    those of the stages that made the release, on the host that made it.
+    formats and files. ``ms_per_row`` is how long a format took to answer a row of the probes, and
+    ``seconds`` are those of the stages that made the release, both on the host that made it.
     """
     old, new = _facts(before), _facts(after)
     names = [*old, *(name for name in new if name not in old)]
@@ -110,6 +110,7 @@ def _format_facts(published: PublishedFormat) -> Facts:
         ("formats", f"{folder} converter"): published.converter,
         ("formats", f"{folder} size_bytes"): published.size_bytes,
         ("formats", f"{folder} sha256"): published.sha256,
+        ("formats", f"{folder} ms_per_row"): published.ms_per_row,
         ("parity", f"{folder} runtime"): published.parity.runtime,
         ("parity", f"{folder} profile"): published.parity.profile,
         ("parity", f"{folder} budget"): published.parity.budget,

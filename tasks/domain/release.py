@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from tasks.domain.artifact import (
     Attempt,
@@ -67,6 +67,7 @@ class Candidate(Value):
     attempts: tuple[Attempt, ...]
     """Every converter tried, the winner last."""
     parity: ParityReport
+    ms_per_row: NonNegativeFloat | None = None
     notes: tuple[str, ...] = ()
     export_cost: Cost
     verify_cost: Cost
@@ -148,6 +149,8 @@ class PublishedFormat(Value):
     parity: ParityReport
     parity_summary: str = ""
     """The report in one line."""
+    ms_per_row: NonNegativeFloat | None = None
+    """Milliseconds in which it answered a row of the probes, on the host below."""
     notes: tuple[str, ...]
 
 

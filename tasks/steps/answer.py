@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import NonNegativeFloat
 
 from tasks.arrays import load_arrays, save_arrays
 from tasks.child import report_progress
@@ -41,9 +43,11 @@ class AnswerRequest(Value):
 
 
 class AnswerReply(Value):
-    """Who answered."""
+    """Who answered, and how fast."""
 
     runtime: str
+    ms_per_row: NonNegativeFloat
+    """Milliseconds a row, of the probe that was answered fastest."""
 
 
 def answer(request: AnswerRequest) -> AnswerReply:
@@ -66,13 +70,16 @@ def answer(request: AnswerRequest) -> AnswerReply:
         raise VerificationError(
             f"{where}: the model does not load: {_short(error)}. Export it anew."
         ) from error
+    paces = []
     for i, name in enumerate(request.names):
         report_progress(i / len(request.names), f"answering {name}")
         inputs = load_arrays(request.probes / f"{name}.npz")
+        began = time.perf_counter()
         answers = answer_probe(runner, inputs, f"{where}: probe '{name}'", request.recipe)
+        paces.append((time.perf_counter() - began) / len(next(iter(inputs.values()))))
         save_arrays(request.folder / f"{name}.npz", answers)
     report_progress(1.0, "answered")
-    return AnswerReply(runtime=runner.runtime)
+    return AnswerReply(runtime=runner.runtime, ms_per_row=round(1e3 * min(paces, default=0.0), 4))
 
 
 def answer_probe(runner: Runner, inputs: Arrays, where: str, recipe: Recipe) -> Arrays:

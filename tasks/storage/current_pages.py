@@ -13,7 +13,7 @@ written is right again after the next release.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -50,6 +50,21 @@ def write_current_pages(store: ObjectStore, model: Slug) -> None:
     """
     _write(store, f"{model}/", partial(_model_pages, store, model))
     _write(store, "", partial(_root_pages, store))
+
+
+def refresh_pages(store: ObjectStore, models: Iterable[str]) -> tuple[str, ...]:
+    """Write the pages of ``models`` anew; return in words what could not be written.
+
+    Nothing depends on these pages, so they fail nothing: the next release, or the next move of
+    an alias, writes them again.
+    """
+    faults = []
+    for model in models:
+        try:
+            write_current_pages(store, model)
+        except StorageError as error:
+            faults.append(f"{error} The pages above the release are not current.")
+    return tuple(faults)
 
 
 def _write(store: ObjectStore, folder: str, make: Callable[[], Pages]) -> None:

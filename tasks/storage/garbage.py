@@ -62,6 +62,11 @@ class Collected(Value):
     """What was planned to go, and stays because something changed meanwhile."""
     size_bytes: NonNegativeInt
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models of which versions were removed."""
+        return tuple(sorted({each.model for each in self.removed if each.model and each.version}))
+
 
 def look(store: Inventory, model: str | None = None) -> Seen:
     """Look at the bucket, or at one model and its quarantine; nothing is written.

@@ -77,6 +77,7 @@ def test_a_recipe_becomes_a_release_whose_manifest_names_every_file(
     (onnx,) = manifest.formats
     assert onnx.parity.passed
     assert onnx.format is ModelFormat.ONNX
+    assert onnx.ms_per_row
     assert manifest.metrics["accuracy"] > 0.9
 
 

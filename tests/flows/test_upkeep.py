@@ -103,9 +103,9 @@ def test_garbage_is_named_first_and_removed_when_told_to(store: S3Inventory, mod
     assert planned.is_completed()
     assert (planned.message or "").startswith("1 to remove")
     assert (done.message or "").startswith("1 removed")
-    assert set(store.keys(f"{model}/")) == {
-        key for key in before if not key.startswith(f"{model}/1/")
-    }
+    pages = {f"{model}/README.md", f"{model}/index.html"}
+    kept = {key for key in before if not key.startswith(f"{model}/1/")}
+    assert set(store.keys(f"{model}/")) == kept | pages
     assert all(f"{model}/1/" in each.data for each in artifacts(f"garbage-{model}"))
 
 

@@ -298,3 +298,18 @@ def test_a_table_leaves_empty_columns_out() -> None:
 
     assert table(rows) == "a   c\n1   three\n22"
     assert table([]) == ""
+
+
+def test_the_models_page_follows_its_aliases_and_what_is_collected(
+    store: S3Inventory, model: str, conveyor: Callable[..., Said]
+) -> None:
+    def page() -> str:
+        return store.read(f"{model}/README.md").content.decode()
+
+    assert conveyor("promote", model, "champion", 2).code == 0
+    assert "champion" in page()
+    assert "[1](1/README.md)" in page()
+
+    assert conveyor("gc", model, "--last", 1, "--delete").code == 0
+    assert "[2](2/README.md)" in page()
+    assert "[1](1/README.md)" not in page()

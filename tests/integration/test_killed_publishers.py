@@ -33,6 +33,7 @@ REQUESTS = (
     "ListObjectsV2 what else is there",
     "GetObject read back model.onnx",
     *(f"GetObject read back weights {number}" for number in range(1, PARTS + 1)),
+    *("GetObject removal before sealing", "GetObject claim is ours before sealing"),
     *("PutObject provenance", "GetObject read back provenance", "PutObject draft of manifest"),
     *("PutObject public key", "PutObject signature", "GetObject read back signature"),
     *("GetObject removal", "GetObject claim is ours"),

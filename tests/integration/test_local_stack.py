@@ -149,6 +149,16 @@ def test_the_bucket_can_be_browsed(local_stack: LocalStack) -> None:
     assert answer.status_code == 200
 
 
+def test_the_bucket_can_be_listed_by_the_command_that_the_demo_shows(
+    local_stack: LocalStack,
+) -> None:
+    done = from_another_shell(
+        local_stack, f"aws s3 ls --recursive {local_stack.bucket_url}/ && echo"
+    )
+
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_second_stack_in_the_same_folder_is_refused(local_stack: LocalStack) -> None:
     with (
         pytest.raises(StackError, match=rf"another stack runs there \(process {os.getpid()}\)"),

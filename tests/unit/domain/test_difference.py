@@ -91,6 +91,13 @@ def test_operators_that_came_went_or_are_more_are_counted() -> None:
     }
 
 
+def test_how_long_a_row_takes_is_compared() -> None:
+    (slow,) = manifest(1).formats
+    after = manifest(2, formats=(slow.model_copy(update={"ms_per_row": 7.5}),))
+
+    assert changes_of(manifest(1), after) == {("formats", "onnx ms_per_row"): (None, 7.5)}
+
+
 def test_opset_numerics_tools_costs_and_metrics_are_compared_each_by_name() -> None:
     worse = SPREAD | {"max_abs": 4e-6, "budget": float("inf")}
     after = manifest(
