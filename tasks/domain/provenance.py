@@ -162,8 +162,9 @@ def _downloads(value: object) -> Iterator[Download]:
 def _download(download: Download) -> ResourceDescriptor:
     # a folder's digest is computed as Go does it, which in-toto's digest sets call dirHash1
     # (https://github.com/in-toto/attestation/blob/main/spec/v1/digest_set.md)
-    kind = "dirHash1" if download.uri.endswith("/") else "sha256"
-    return ResourceDescriptor(uri=download.uri, digest={kind: download.sha256})
+    pinned = download.digest
+    kind = "dirHash1" if download.uri.endswith("/") else pinned.algorithm
+    return ResourceDescriptor(uri=download.uri, digest={kind: pinned.hexadecimal})
 
 
 def _package(name: str, version: str) -> ResourceDescriptor:

@@ -70,7 +70,7 @@ def test_a_store_that_is_killed_in_mid_publish_gets_the_release_when_it_is_back(
     KillsTheServer.server, KillsTheServer.model, KillsTheServer.seen = frail_server, model, []
     monkeypatch.setattr(publish, "StageProgress", KillsTheServer)
 
-    published = release_model(model)
+    published = release_model(model, force=True)
 
     assert KillsTheServer.back
     KillsTheServer.back.join()

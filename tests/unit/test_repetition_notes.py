@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tasks.domain.artifact import Canonical, Cost, OnnxFacts
+from tasks.domain.fingerprint import Fingerprint
 from tasks.domain.release import Manifest, PublishedFormat, Release
 from tasks.domain.reproducibility import with_note_on_repetition
 from tests.unit.test_report import release as plain_release
@@ -45,6 +46,7 @@ def manifest(made: Release, **changes: Any) -> Manifest:
         "source_sha256": made.source.artifact.tree.sha256, "metrics": {}, "source_notes": (),
         "reference_runtime": "torch", "probes": (), "formats": (published,), "files": (),
         "costs": {"export": Cost()}, "tools": TOOLS, "host": {}, "flow_run": None,
+        "fingerprint": Fingerprint.of({"recipe.opset": "17"}), "changed_since": None, "changes": (),
     }  # fmt: skip
     return Manifest(**fields | changes)
 
