@@ -35,6 +35,11 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def sha256_of_bytes(content: bytes) -> str:
+    """Return the digest of a small document, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def s3_checksum(content: bytes) -> str:
     """Return SHA-256 as the header ``x-amz-checksum-sha256`` wants it: in base64."""
     return base64.b64encode(hashlib.sha256(content).digest()).decode()

@@ -6,7 +6,6 @@ for unfinished uploads if the caller asks for it; leftovers are for ``tasks.stor
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from tasks.domain.errors import (
 )
 from tasks.domain.findings import BucketReport, Finding, FindingKind
 from tasks.domain.release import Alias, Hold, Manifest
+from tasks.storage.digest import sha256_of_bytes
 from tasks.storage.documents import Document, read_document
 from tasks.storage.leftovers import COLLECT, find_leftovers
 from tasks.storage.places import (
@@ -32,8 +32,8 @@ from tasks.storage.places import (
     MANIFEST,
     PAGES,
     REMOVAL,
-    RESERVED,
     UNLISTED,
+    model_folders,
     version_of,
 )
 
@@ -93,7 +93,7 @@ def fsck(
         StorageError: The store refused.
     """
     check = _Check(store, on_progress)
-    models = [model] if model is not None else _models(store)
+    models = [model] if model is not None else model_folders(store)
     listings = {name: list(store.entries(f"{name}/")) for name in models}
     check.total_bytes = sum(each.size_bytes for some in listings.values() for each in some)
     for name in models:
@@ -107,10 +107,6 @@ def fsck(
         files=check.files,
         size_bytes=check.read_bytes,
     )
-
-
-def _models(store: Inventory) -> list[str]:
-    return sorted(name for name in store.folders("") if name not in RESERVED)
 
 
 def _check_model(check: _Check, model: str, entries: list[Entry]) -> None:
@@ -249,7 +245,7 @@ def _read(check: _Check, kind: type[Document], key: str) -> Document | None:
 def _digest_now(check: _Check, folder: str) -> str | None:
     """Return the digest of a version's manifest as it is now; None if there is none."""
     try:
-        return hashlib.sha256(check.store.read(f"{folder}{MANIFEST}").content).hexdigest()
+        return sha256_of_bytes(check.store.read(f"{folder}{MANIFEST}").content)
     except ArtifactNotFoundError:
         return None
 

@@ -34,9 +34,9 @@ from tasks.storage.places import (
     PROVENANCE,
     QUARANTINE,
     REMOVAL,
-    RESERVED,
     SIGNATURE,
     WORK,
+    model_folders,
     version_of,
 )
 from tasks.storage.removal import remove_version
@@ -80,7 +80,7 @@ def look(store: Inventory, model: str | None = None) -> Seen:
     uploads = tuple(store.uploads(prefix))
     quarantine = _run_folders(store, QUARANTINE, f"{QUARANTINE}/{prefix}")
     work = _run_folders(store, WORK, f"{WORK}/")
-    names = [model] if model is not None else _models(store)
+    names = [model] if model is not None else model_folders(store)
     seen = tuple(pipelined(lambda name: _look_at_model(store, name, work, uploads), names, WORKERS))
     return Seen(
         now=now,
@@ -160,10 +160,6 @@ def _remove(store: Inventory, removal: Removal, on_step: Callable[[str], None]) 
         published=removal.kind != "number",
         on_step=on_step,
     )
-
-
-def _models(store: ObjectStore) -> list[str]:
-    return sorted(name for name in store.folders("") if name not in RESERVED)
 
 
 def _look_at_model(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from tasks.storage.store import ObjectStore
 
 QUARANTINE: Final = "quarantine"
 """``quarantine/<model>/<run>/``: reports of what was not published."""
@@ -43,6 +46,11 @@ PAGES: Final = ("README.md", "index.html")
 
 LATEST: Final = "latest"
 """The alias that publishing moves, to higher versions only."""
+
+
+def model_folders(store: ObjectStore) -> list[str]:
+    """Return the names of the bucket's folders that are models', sorted."""
+    return sorted(name for name in store.folders("") if name not in RESERVED)
 
 
 def release_folder(model: str, version: int) -> str:

@@ -43,7 +43,6 @@ after it:
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
@@ -60,6 +59,7 @@ from tasks.domain.errors import (
 from tasks.domain.release import Manifest, Published, ReleaseFile
 from tasks.storage.aliases import advance, resolve
 from tasks.storage.claims import claim, claim_next, own_claim, require_still_ours
+from tasks.storage.digest import sha256_of_bytes
 from tasks.storage.documents import parse_document, read_document
 from tasks.storage.naming import require_publishable
 from tasks.storage.places import LATEST, MANIFEST, PROVENANCE, QUARANTINE
@@ -197,7 +197,7 @@ def _publish_as(errand: _Publication, version: int) -> Published:
     except ArtifactNotFoundError:
         content = _commit(errand, version, key, _store_files(errand, version))
     manifest = parse_document(Manifest, content, errand.store.url(key))
-    file = StoredFile(key=key, sha256=_sha256(content), size_bytes=len(content))
+    file = StoredFile(key=key, sha256=sha256_of_bytes(content), size_bytes=len(content))
     errand.report(0.98, f"committed version {version}")
     is_latest = advance(errand.store, errand.model, version, file.sha256, by=errand.owner)
     errand.report(1.0, f"published version {version}")
@@ -271,7 +271,3 @@ def _seal(errand: _Publication, version: int, root: str, files: tuple[ReleaseFil
         add_signature(store, root, content, seal.key)
         errand.report(0.975, f"signed version {version}")
     return content
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

@@ -8,12 +8,12 @@ makes them.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tasks.domain.errors import DigestMismatchError, SigningError
 from tasks.domain.release import Manifest, ReleaseFile, Signing
+from tasks.storage.digest import sha256_of_bytes
 from tasks.storage.documents import parse_document
 from tasks.storage.places import CLAIM, DRAFT, KEYS, MANIFEST, PROVENANCE, REMOVAL, SIGNATURE
 from tasks.storage.signing import sign, signed_digests
@@ -65,14 +65,14 @@ def add_provenance(
     text = store.read(key)
     if created and text.content != content:
         raise DigestMismatchError.of(
-            store.url(key), expected=_sha256(content), got=_sha256(text.content)
+            store.url(key), expected=sha256_of_bytes(content), got=sha256_of_bytes(text.content)
         )
     standing = parse_document(Statement, text.content, store.url(key))
     if standing.digests() != {each.path: each.sha256 for each in files}:
         raise _left_by_another(store.url(key))
     return ReleaseFile(
         path=PROVENANCE,
-        sha256=_sha256(text.content),
+        sha256=sha256_of_bytes(text.content),
         size_bytes=len(text.content),
         etag=text.etag,
     )
@@ -104,7 +104,7 @@ def add_signature(store: ObjectStore, root: str, manifest: bytes, key: SigningKe
     store.create(f"{KEYS}/{key.fingerprint}.pem", key.public_pem.encode(), "text/plain")
     where = store.url(f"{root}{SIGNATURE}")
     named = parse_document(Manifest, manifest, where).files
-    digests = {each.path: each.sha256 for each in named} | {MANIFEST: _sha256(manifest)}
+    digests = {each.path: each.sha256 for each in named} | {MANIFEST: sha256_of_bytes(manifest)}
     content = sign(root.rstrip("/"), digests, (*NOTES, SIGNATURE), key)
     store.create(f"{root}{SIGNATURE}", content)
     standing = store.read(f"{root}{SIGNATURE}").content
@@ -121,7 +121,3 @@ def _left_by_another(where: str) -> DigestMismatchError:
         f"{where}: is of another release than this one. An earlier try left it there. Publish "
         "under another version; nothing that was written is overwritten."
     )
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

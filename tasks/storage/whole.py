@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
 
 from tasks.domain.artifact import StoredFile
 from tasks.domain.errors import DigestMismatchError, StorageError
 from tasks.domain.release import Manifest, Move
+from tasks.storage.digest import sha256_of_bytes
 from tasks.storage.documents import parse_document
 from tasks.storage.places import MANIFEST, release_folder
 
@@ -26,7 +26,7 @@ def named_manifest(store: ObjectStore, model: str, move: Move) -> tuple[Manifest
     """
     key = f"{release_folder(model, move.version)}{MANIFEST}"
     content = store.read(key).content
-    if (got := hashlib.sha256(content).hexdigest()) != move.manifest_sha256:
+    if (got := sha256_of_bytes(content)) != move.manifest_sha256:
         raise DigestMismatchError.of(store.url(key), expected=move.manifest_sha256, got=got)
     file = StoredFile(key=key, sha256=got, size_bytes=len(content))
     return parse_document(Manifest, content, store.url(key)), file
@@ -55,4 +55,4 @@ def require_whole(store: Inventory, model: str, version: int) -> str:
                 f"not whole; 'conveyor fsck {model}' lists all that is wrong."
             )
             raise StorageError(message)
-    return hashlib.sha256(content).hexdigest()
+    return sha256_of_bytes(content)
