@@ -9,7 +9,9 @@ from pydantic import NonNegativeFloat, NonNegativeInt
 from tasks.domain.artifact import ModelFormat
 from tasks.domain.value import Value
 
-ProfileName: TypeAlias = Literal["float32-conv", "float32-transformer", "trees", "exact"]
+ProfileName: TypeAlias = Literal[
+    "float32-conv", "float32-transformer", "trees", "float16", "bfloat16", "int8", "exact"
+]
 
 _REASONS_SAID = 3
 
