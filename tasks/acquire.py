@@ -14,6 +14,7 @@ from tasks.domain.release import ProbeInfo, Reference, SourceModel
 from tasks.fetch import fetch
 from tasks.fetch.wording import redacted
 from tasks.isolation import Call, Family
+from tasks.noise import float64_answers, true_labels
 from tasks.progress import StageProgress
 from tasks.runners import FAMILIES
 from tasks.runtime import STAGE, workshop
@@ -81,13 +82,13 @@ def answer_probes(source: SourceModel) -> Reference:
     shop, recipe = workshop(), source.recipe
     model = shop.fetch(source.artifact.tree)
     probes, inputs = _make_probes(source, model)
-    folder = shop.new_folder("reference")
+    folder, names = shop.new_folder("reference"), tuple(each.name for each in probes)
     request = AnswerRequest(
         recipe=recipe,
         format=source.artifact.format,
         model=model,
         probes=shop.fetch(inputs),
-        names=tuple(each.name for each in probes),
+        names=names,
         device="cpu",
         folder=folder,
     )
@@ -102,6 +103,8 @@ def answer_probes(source: SourceModel) -> Reference:
         answers=shop.keep(folder, "golden/answers"),
         runtime=reply.value.runtime,
         cost=reply.cost,
+        float64=float64_answers(recipe, model, shop.fetch(inputs), names),
+        labels=true_labels(recipe, model, shop.fetch(inputs)),
     )
 
 

@@ -63,6 +63,7 @@ STAGES = (
     "tasks/child.py",
     "tasks/export.py",
     "tasks/isolation.py",
+    "tasks/noise.py",
     "tasks/parity.py",
     "tasks/verify.py",
 )

@@ -22,6 +22,7 @@ from tasks.domain.compatibility import Runtime, highest_opset, opset_fault
 from tasks.domain.digest import Digest, Md5
 from tasks.domain.parity import ProfileName
 from tasks.domain.value import Value
+from tasks.domain.waivers import Waiver
 
 # --- where bytes come from ---------------------------------------------------------------
 
@@ -395,6 +396,9 @@ class Recipe(Value):
     converters: dict[ModelFormat, tuple[str, ...]] = {}
     """Converters to try for a target, in order; absent: all that fit, in the table's order."""
     parity: ParityPolicy = ParityPolicy()
+    waivers: tuple[Waiver, ...] = ()
+    """Comparisons that may fail until a day, with who answers for it; an expired one fails the
+    run."""
     device: Literal["cpu", "cuda", "both"] = "cpu"
     limits: Limits = Limits()
 
@@ -431,6 +435,18 @@ class Recipe(Value):
         if isinstance(real, Pictures) and self.preprocessing is None:
             message = "parity.real: 'pictures' need 'preprocessing'"
             raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _waivers_name_outputs(self) -> Self:
+        known = [each.name for each in self.signature.outputs]
+        for i, each in enumerate(self.waivers):
+            if each.output is not None and each.output not in known:
+                message = (
+                    f"waivers.{i}.output: names no output (expected one of {', '.join(known)}, "
+                    f"got '{each.output}')"
+                )
+                raise ValueError(message)
         return self
 
     @model_validator(mode="after")

@@ -47,6 +47,15 @@ class ProbeInfo(Value):
     """Where the rows come from, in words."""
 
 
+class Float64(Value):
+    """What the source answers in float64, by which rounding is told from faults."""
+
+    words: str
+    """Who answered how many rows, or why none."""
+    answers: StoredTree | None = None
+    """``<probe>.npz`` each, with the numbers of the rows; they are not published."""
+
+
 class Reference(Value):
     """The probes, and what the source framework answers to them."""
 
@@ -57,6 +66,9 @@ class Reference(Value):
     """``<probe>.npz`` each."""
     runtime: str
     cost: Cost
+    float64: Float64 = Float64(words="")
+    labels: tuple[int | float | str, ...] = ()
+    """The true answers to the rows of the probe ``held-out``, where they are known."""
 
 
 class Candidate(Value):
