@@ -53,6 +53,8 @@ SOURCE_TOOLS: dict[str, tuple[str, ...]] = {
 
 PICTURE_TOOLS = ("pillow",)
 
+SIMPLIFIER_TOOLS = ("onnxscript", "onnx-ir")
+
 CODE_FOLDERS = ("tasks/domain", "tasks/sources", "tasks/runners", "tasks/steps")
 """Our own code that has a part in every release; the converters' packages come to it."""
 
@@ -130,6 +132,8 @@ def _tools(recipe: Recipe, converters: Sequence[Converter]) -> dict[str, str]:
         names |= set(FORMAT_TOOLS[format_])
     if isinstance(recipe.parity.real, Pictures):
         names |= set(PICTURE_TOOLS)
+    if recipe.simplify:
+        names |= set(SIMPLIFIER_TOOLS)
     versions = {name: _version(name) for name in names}
     for each in converters:
         versions |= {name: _version(name, each.tools_folder) for name in each.tools}

@@ -21,6 +21,7 @@ from tasks.domain.artifact import ModelFormat, ModelSignature, Sha256, Slug, Ten
 from tasks.domain.compatibility import Runtime, highest_opset, opset_fault
 from tasks.domain.digest import Digest, Md5
 from tasks.domain.parity import ProfileName
+from tasks.domain.passes import SimplifierPass
 from tasks.domain.value import Value
 from tasks.domain.waivers import Waiver
 
@@ -395,6 +396,8 @@ class Recipe(Value):
     """A number, or ``auto``: the highest that all of ``serve`` can read."""
     converters: dict[ModelFormat, tuple[str, ...]] = {}
     """Converters to try for a target, in order; absent: all that fit, in the table's order."""
+    simplify: tuple[SimplifierPass, ...] = ()
+    """Simplifying passes over the ONNX file, in order; one that changes answers is skipped."""
     parity: ParityPolicy = ParityPolicy()
     waivers: tuple[Waiver, ...] = ()
     """Comparisons that may fail until a day, with who answers for it; an expired one fails the
