@@ -37,17 +37,18 @@ def picture_rows(recipe: Recipe, pictures: tuple[Path, ...]) -> NDArray[Any]:
     spec = recipe.signature.inputs[0]
     size = picture_size(recipe, spec)
     steps = recipe.preprocessing or ImagePreprocessing()
-    views = views_of(len(pictures))
+    views = _views_of(len(pictures))
     rows: dict[tuple[int, int], NDArray[Any]] = {}
     for number, path in enumerate(pictures):
         picture = _opened(path)
         for view in range(views):
             part = _view(picture, view)
             rows[view, number] = _row(_cropped(part, path.name, size, steps), spec, steps)
-    return np.stack([rows[key] for key in sorted(rows)])
+    enough = sorted(rows)[: max(LEAST_REAL, len(pictures))]
+    return np.stack([rows[key] for key in enough])
 
 
-def views_of(pictures: int) -> int:
+def _views_of(pictures: int) -> int:
     """Return how many views of each picture there are."""
     return -(-LEAST_REAL // pictures)
 

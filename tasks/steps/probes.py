@@ -17,7 +17,7 @@ from tasks.steps.answer import BATCH_BYTES
 from tasks.steps.axes import size_probes, unbounded_axes, usual_sizes
 from tasks.steps.draw import as_declared, draw_inputs
 from tasks.steps.edges import edge_probes
-from tasks.steps.pictures import LEAST_REAL, picture_rows, views_of
+from tasks.steps.pictures import LEAST_REAL, picture_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,10 +116,10 @@ def _real(request: ProbesRequest) -> Iterator[tuple[str, str, Inputs]]:
     match recipe.parity.real:
         case Pictures():
             files = len(request.pictures)
-            rows, views = picture_rows(recipe, request.pictures), views_of(files)
+            rows = picture_rows(recipe, request.pictures)
             about = f"{files} real pictures, preprocessed as in training"
-            if views > 1:
-                about += f"; and {views - 1} parts or mirror images of each, likewise"
+            if len(rows) > files:
+                about += f"; then {len(rows) - files} parts and mirror images of them, likewise"
             yield "pictures", about, {recipe.signature.inputs[0].name: rows}
         case HeldOutRows(at_most=at_most):
             held_out = _held_out(request, at_most)
