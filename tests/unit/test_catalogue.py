@@ -178,7 +178,7 @@ def test_every_pattern_of_the_schema_has_words() -> None:
             "{kind: range, low",
             "{low",
             "tiny.yaml:15: signature.inputs[0].domain.kind: missing (expected one of 'choice', "
-            "'range').",
+            "'image', 'mask', 'one-hot', 'range', 'tokens').",
             id="no-discriminator",
         ),
         pytest.param(
