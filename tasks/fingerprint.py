@@ -53,17 +53,25 @@ SOURCE_TOOLS: dict[str, tuple[str, ...]] = {
 
 PICTURE_TOOLS = ("pillow",)
 
-CODE_FOLDERS = ("tasks/domain", "tasks/sources", "tasks/runners", "tasks/steps")
+CODE_FOLDERS = (
+    "tasks/domain",
+    "tasks/sources",
+    "tasks/runners",
+    "tasks/steps",
+    "tasks/variants",
+)
 """Our own code that has a part in every release; the converters' packages come to it."""
 
 STAGES = (
     "flows/proving.py",
+    "flows/varying.py",
     "tasks/acquire.py",
     "tasks/arrays.py",
     "tasks/child.py",
     "tasks/export.py",
     "tasks/isolation.py",
     "tasks/parity.py",
+    "tasks/vary.py",
     "tasks/verify.py",
 )
 """The files that order the work; they make one part, ``code stages``."""

@@ -22,6 +22,7 @@ from tasks.domain.compatibility import Runtime, highest_opset, opset_fault
 from tasks.domain.digest import Digest, Md5
 from tasks.domain.parity import ProfileName
 from tasks.domain.value import Value
+from tasks.domain.variants import VariantSpec, variants_fault
 
 # --- where bytes come from ---------------------------------------------------------------
 
@@ -395,6 +396,8 @@ class Recipe(Value):
     converters: dict[ModelFormat, tuple[str, ...]] = {}
     """Converters to try for a target, in order; absent: all that fit, in the table's order."""
     parity: ParityPolicy = ParityPolicy()
+    variants: tuple[VariantSpec, ...] = ()
+    """Smaller siblings of the ONNX model: ``float16``, ``bfloat16``, ``int8``, or with options."""
     device: Literal["cpu", "cuda", "both"] = "cpu"
     limits: Limits = Limits()
 
@@ -431,6 +434,12 @@ class Recipe(Value):
         if isinstance(real, Pictures) and self.preprocessing is None:
             message = "parity.real: 'pictures' need 'preprocessing'"
             raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _variants_can_be_made(self) -> Self:
+        if fault := variants_fault(self.variants, real_data=self.parity.real is not None):
+            raise ValueError(fault)
         return self
 
     @model_validator(mode="after")
