@@ -55,11 +55,18 @@ PICTURE_TOOLS = ("pillow",)
 
 SIMPLIFIER_TOOLS = ("onnxscript", "onnx-ir")
 
-CODE_FOLDERS = ("tasks/domain", "tasks/sources", "tasks/runners", "tasks/steps")
+CODE_FOLDERS = (
+    "tasks/domain",
+    "tasks/sources",
+    "tasks/runners",
+    "tasks/steps",
+    "tasks/variants",
+)
 """Our own code that has a part in every release; the converters' packages come to it."""
 
 STAGES = (
     "flows/proving.py",
+    "flows/varying.py",
     "tasks/acquire.py",
     "tasks/arrays.py",
     "tasks/child.py",
@@ -67,6 +74,7 @@ STAGES = (
     "tasks/isolation.py",
     "tasks/noise.py",
     "tasks/parity.py",
+    "tasks/vary.py",
     "tasks/verify.py",
 )
 """The files that order the work; they make one part, ``code stages``."""

@@ -32,6 +32,7 @@ from tasks.domain.domains import (
 from tasks.domain.parity import ProfileName
 from tasks.domain.passes import SimplifierPass
 from tasks.domain.value import Value
+from tasks.domain.variants import VariantSpec, variants_fault
 from tasks.domain.waivers import Waiver
 
 # --- where bytes come from ---------------------------------------------------------------
@@ -450,6 +451,8 @@ class Recipe(Value):
     waivers: tuple[Waiver, ...] = ()
     """Comparisons that may fail until a day, with who answers for it; an expired one fails the
     run."""
+    variants: tuple[VariantSpec, ...] = ()
+    """Smaller siblings of the ONNX model: ``float16``, ``bfloat16``, ``int8``, or with options."""
     device: Literal["cpu", "cuda", "both"] = "cpu"
     limits: Limits = Limits()
 
@@ -509,6 +512,12 @@ class Recipe(Value):
                     "recipe's 'preprocessing'"
                 )
                 raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _variants_can_be_made(self) -> Self:
+        if fault := variants_fault(self.variants, real_data=self.parity.real is not None):
+            raise ValueError(fault)
         return self
 
     @model_validator(mode="after")

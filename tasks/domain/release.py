@@ -23,6 +23,7 @@ from tasks.domain.fingerprint import Fingerprint
 from tasks.domain.parity import ParityReport
 from tasks.domain.recipe import Recipe
 from tasks.domain.value import Value
+from tasks.domain.variants import PublishedVariant, VariantOutcome
 
 _CHANGES_SAID = 3
 
@@ -130,6 +131,7 @@ class Release(Value):
     source: SourceModel
     reference: Reference
     candidates: tuple[Candidate, ...]
+    variants: tuple[VariantOutcome, ...] = ()
 
 
 class ReleaseFile(Value):
@@ -201,6 +203,8 @@ class Manifest(Value):
     reference_runtime: str
     probes: tuple[ProbeInfo, ...]
     formats: tuple[PublishedFormat, ...]
+    variants: tuple[PublishedVariant, ...] = ()
+    """Each that the recipe asks for, those that were refused too."""
     files: tuple[ReleaseFile, ...]
     costs: dict[str, Cost]
     """By stage."""
