@@ -59,11 +59,15 @@ CODE_FOLDERS = ("tasks/domain", "tasks/sources", "tasks/runners", "tasks/steps")
 """Our own code that has a part in every release; the converters' packages come to it."""
 
 STAGES = (
+    "flows/attempting.py",
     "flows/proving.py",
     "tasks/acquire.py",
     "tasks/arrays.py",
+    "tasks/bisecting.py",
     "tasks/child.py",
+    "tasks/diagnose.py",
     "tasks/export.py",
+    "tasks/exporting.py",
     "tasks/isolation.py",
     "tasks/parity.py",
     "tasks/verify.py",
