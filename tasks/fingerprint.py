@@ -65,12 +65,16 @@ CODE_FOLDERS = (
 """Our own code that has a part in every release; the converters' packages come to it."""
 
 STAGES = (
+    "flows/attempting.py",
     "flows/proving.py",
     "flows/varying.py",
     "tasks/acquire.py",
     "tasks/arrays.py",
+    "tasks/bisecting.py",
     "tasks/child.py",
+    "tasks/diagnose.py",
     "tasks/export.py",
+    "tasks/exporting.py",
     "tasks/isolation.py",
     "tasks/noise.py",
     "tasks/parity.py",

@@ -50,6 +50,8 @@ class PassPlan(Value):
         )
 
 
+EVERY_PASS = PassPlan()
+
 RAW = PassPlan(exporter=(), simplifier=())
 """The raw export."""
 

@@ -21,6 +21,7 @@ from tasks.domain.artifact import (
 )
 from tasks.domain.fingerprint import Fingerprint
 from tasks.domain.parity import ParityReport
+from tasks.domain.passes import SkippedPass
 from tasks.domain.recipe import Recipe
 from tasks.domain.value import Value
 from tasks.domain.variants import PublishedVariant, VariantOutcome
@@ -82,6 +83,8 @@ class Candidate(Value):
     parity: ParityReport
     ms_per_row: NonNegativeFloat | None = None
     notes: tuple[str, ...] = ()
+    skipped: tuple[SkippedPass, ...] = ()
+    """Optimising passes that would have changed its answers, or could not be run."""
     export_cost: Cost
     verify_cost: Cost
     parity_cost: Cost
@@ -166,6 +169,8 @@ class PublishedFormat(Value):
     ms_per_row: NonNegativeFloat | None = None
     """Milliseconds in which it answered a row of the probes, on the host below."""
     notes: tuple[str, ...]
+    skipped: tuple[SkippedPass, ...] = ()
+    """Optimising passes that it was released without, and why."""
 
 
 class Signing(Value):

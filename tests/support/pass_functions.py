@@ -119,3 +119,14 @@ def _network(name: str) -> tuple[Any, tuple[Any, ...]]:
             return (self.norms[1](self.convs[1](y)) + x).relu().mean((2, 3)).reshape(x.shape[0], -1)
 
     return Block().eval(), (torch.randn(2, 4, 8, 8),)
+
+
+def save_program(request: Net) -> Optimised:
+    """Save the network as a ``torch.export`` program, ``program.pt2``."""
+    import torch
+
+    network, inputs = _network(request.name)
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(network, inputs, dynamic_shapes=({0: batch},))
+    torch.export.save(program, request.folder / "program.pt2")
+    return Optimised()
