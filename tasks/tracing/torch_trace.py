@@ -44,7 +44,7 @@ def trace_torch(request: TraceSourceRequest) -> Trace:
         def __torch_dispatch__(
             self,
             operation: Any,  # noqa: ANN401
-            types: Any,  # noqa: ANN401, ARG002
+            types: Any,  # noqa: ANN401
             args: Any = (),  # noqa: ANN401
             kwargs: Any = None,  # noqa: ANN401
         ) -> Any:  # noqa: ANN401

@@ -336,6 +336,7 @@ NOT_IN_IT = {
     "pages.py": "pages for people",
     "progress.py": "shows how far a stage is",
     "publish.py": "moves and describes bytes",
+    "reproducers.py": "keeps what explains a failure",
     "report": "pages for people",
     "runtime.py": "lends stages their folder",
     "scratch.py": "makes and removes folders",
