@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tasks.report.chart import LEFT, TOTAL, WIDTH, charts
+from tasks.report.diagnosis import diagnosis_views
 from tasks.report.figures import seconds, share, size
 from tasks.report.parity_table import output_cells
 from tasks.report.variants_view import height_of, variant_nodes
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tasks.domain.artifact import Cost, ModelFormat
+    from tasks.domain.diagnosis import Diagnosis
     from tasks.domain.parity import ParityReport, Tolerance
     from tasks.domain.recipe import Recipe
     from tasks.domain.release import Candidate, Release
@@ -43,6 +45,7 @@ def page_view(
     release: Release | None,
     failed: str,
     tools: Mapping[str, str],
+    diagnoses: Sequence[Diagnosis] = (),
 ) -> dict[str, Any]:
     """Return everything that the page's template names."""
     titles = _titles(reports)
@@ -63,6 +66,7 @@ def page_view(
         "headline": _headline(recipe, tuple(latest.values()), passed=passed),
         "reasons": reasons,
         "constant": sorted({name for each in reports for name in each.constant_outputs}),
+        "diagnoses": diagnosis_views(diagnoses),
         "nodes": _nodes(recipe, reports, release),
         "titles": titles,
         "charts": charts(reports, titles),
