@@ -20,10 +20,7 @@ from tasks.exporting import ExportJob
 from tasks.runtime import STAGE, workshop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tasks.domain.diagnosis import Bisection, StageVerdict
+    from tasks.domain.diagnosis import Bisection
 
 
 class Suspect(Value):
@@ -78,7 +75,7 @@ def _bisect(
     recipe: Recipe, converter: Converter, suspect: Suspect, reference: Reference
 ) -> Bisection | None:
     # imported here, since the steps bring numpy, for which no worker's start should wait
-    from tasks.bisecting import Asked, bisect, case_for
+    from tasks.bisecting import Asked, bisect, bisect_onnx, case_for, tensorflow_ways
 
     shop = workshop()
     scratch = shop.new_folder("bisect")
@@ -98,18 +95,8 @@ def _bisect(
         device="cuda" if recipe.device == "cuda" else "cpu",
     )
     case = case_for(wrong, suspect.report, asked, shop.children, scratch)
-    ways = _ways(recipe, converter, suspect, scratch)
-    return bisect(ways, case, shop.children, scratch)
-
-
-def _ways(
-    recipe: Recipe, converter: Converter, suspect: Suspect, scratch: Path
-) -> Iterator[Way | StageVerdict]:
-    from tasks.bisecting import onnx_ways, tensorflow_ways
-
-    shop, exported = workshop(), suspect.exported
-    parent, candidate = shop.fetch(suspect.parent.tree), shop.fetch(exported.artifact.tree)
-    if exported.artifact.format is ModelFormat.SAVED_MODEL:
-        return tensorflow_ways(parent, candidate)
+    parent = shop.fetch(suspect.parent.tree)
+    if artifact.format is ModelFormat.SAVED_MODEL:
+        return bisect(tensorflow_ways(parent, candidate), case, shop.children, scratch)
     job = ExportJob(recipe, parent, converter, shop.children)
-    return onnx_ways(job, candidate, exported.passes, scratch)
+    return bisect_onnx(job, candidate, suspect.exported.passes, case, scratch)

@@ -69,6 +69,7 @@ STAGES = (
     "tasks/export.py",
     "tasks/exporting.py",
     "tasks/isolation.py",
+    "tasks/matrix.py",
     "tasks/parity.py",
     "tasks/verify.py",
 )

@@ -13,6 +13,7 @@ from tasks.domain.recipe import Recipe
 from tasks.domain.release import Reference
 from tasks.domain.value import Value
 from tasks.isolation import Call
+from tasks.matrix import MatrixJob, fill_matrix
 from tasks.progress import StageProgress
 from tasks.runners import FAMILIES
 from tasks.runtime import STAGE, workshop
@@ -78,6 +79,14 @@ def check_parity(recipe: Recipe, reference: Reference, candidate: VerifiedArtifa
     )
     progress.finish()
     report = compared.value
+    job = MatrixJob(
+        recipe=recipe,
+        model=shop.fetch(candidate.artifact.tree),
+        inputs=shop.fetch(reference.inputs),
+        answers=shop.fetch(reference.answers),
+        children=shop.children,
+    )
+    report = report.model_copy(update={"matrix": fill_matrix(job, report)})
     log = get_run_logger()
     tell = log.info if report.passed else log.error
     tell("%s: %s", recipe.name, report.summary())

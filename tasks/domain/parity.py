@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 from pydantic import NonNegativeFloat, NonNegativeInt
 
 from tasks.domain.artifact import ModelFormat
+from tasks.domain.matrix import Matrix
 from tasks.domain.value import Value
 
 ProfileName: TypeAlias = Literal["float32-conv", "float32-transformer", "trees", "exact"]
@@ -114,12 +115,17 @@ class ParityReport(Value):
     """
     constant_outputs: tuple[str, ...] = ()
     """Outputs whose reference answers never differ between rows: parity says little of them."""
+    matrix: Matrix = Matrix()
+    """Other ways to run the same files; empty in releases of before there was one."""
 
     @property
     def passed(self) -> bool:
         """Whether there was something to compare, it could have failed, and all of it agrees."""
         return (
-            bool(self.probes) and self.discriminates and all(probe.passed for probe in self.probes)
+            bool(self.probes)
+            and self.discriminates
+            and all(probe.passed for probe in self.probes)
+            and self.matrix.passed
         )
 
     def reasons(self) -> tuple[str, ...]:
@@ -136,7 +142,8 @@ class ParityReport(Value):
             if not output.passed
         ]
         same = "the reference answers every row alike, so any model would pass"
-        return (*empty, *failed, *(() if self.discriminates else (same,)))
+        elsewhere = self.matrix.reasons() if not empty and not failed else ()
+        return (*empty, *failed, *(() if self.discriminates else (same,)), *elsewhere)
 
     def summary(self) -> str:
         """Say the verdict in one line: how close it is, or the first reasons why it fails."""
