@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from tasks.domain.artifact import ModelFormat
 from tasks.domain.errors import IsolationError, TimeLimitError, VerificationError
 from tasks.domain.matrix import Cell, Matrix
-from tasks.domain.recipe import Limits
 from tasks.isolation import Call, Children, Family
 
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
     from tasks.domain.diagnosis import Optimisation
     from tasks.domain.parity import ParityReport
-    from tasks.domain.recipe import Recipe
+    from tasks.domain.recipe import Limits, Recipe
     from tasks.steps.matrix import CellRequest
 
 _PROBES = 2
@@ -80,7 +79,7 @@ def _own_cell(recipe: Recipe, report: ParityReport) -> Cell:
     onnx = report.candidate is ModelFormat.ONNX
     rows = sum(each.rows for each in report.probes)
     return Cell(
-        runtime="ONNX Runtime" if onnx else f"TensorFlow {report.candidate.label}",
+        runtime="ONNX Runtime" if onnx else report.candidate.label,
         level="all" if onnx else "",
         provider="CUDA" if recipe.device == "cuda" else "CPU",
         passed=report.passed,

@@ -1,4 +1,4 @@
-"""Let one ONNX file answer a few rows at other levels, on other devices, and by ONNX's own rules."""
+"""Let an ONNX file answer a few rows at other levels, on other devices, by ONNX's own rules."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 ROWS = 4
 """Rows of each probe that a cell answers."""
+LARGEST_BYTES = 20_000_000
+"""Files up to which it is asked; what is larger is not even read for it."""
 LARGEST_COST = 2e8
 """Multiplications up to which ONNX's reference evaluator, which is plain numpy, is asked."""
 REFERENCE = "ONNX reference evaluator"
@@ -95,6 +97,10 @@ def answer_by_reference(request: CellRequest) -> Cell:
     from onnx.reference import ReferenceEvaluator
 
     cell = Cell(runtime=REFERENCE, passed=None, words="")
+    size = sum(path.stat().st_size for path in request.model.iterdir())
+    if size > LARGEST_BYTES:
+        words = f"not run: {size / 1e6:,.0f} MB (at most {LARGEST_BYTES / 1e6:.0f} MB are)"
+        return cell.model_copy(update={"words": words})
     proto = onnx.load(request.model / MODEL)
     cost = cost_of(proto, ROWS * len(request.probes))
     if cost > LARGEST_COST:
