@@ -72,7 +72,7 @@ def case_for(
         children: Where everything runs.
         scratch: Where folders may be made.
     """
-    from tasks.steps.bisect import CutRequest, cut_rows
+    from tasks.steps.cut_rows import CutRequest, cut_rows
 
     recipe, probe = asked.recipe, _most_telling(report, asked.probes)
     whole = Case(recipe=recipe, probe=probe, row=0, inputs=asked.inputs, answers=asked.answers)

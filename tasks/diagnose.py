@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from prefect import task
 from prefect.logging import get_run_logger
@@ -20,6 +20,7 @@ from tasks.exporting import ExportJob
 from tasks.runtime import STAGE, workshop
 
 if TYPE_CHECKING:
+    from tasks.bisecting import Case
     from tasks.domain.diagnosis import Bisection
 
 
@@ -31,6 +32,12 @@ class Suspect(Value):
     exported: Exported
     report: ParityReport | None
     """Absent where there were no answers to compare."""
+
+
+class _Found(NamedTuple):
+    case: Case
+    """The rows on which the ways were compared."""
+    bisection: Bisection
 
 
 @task(name="diagnose", task_run_name="diagnose {recipe.name} by {converter.name}", **STAGE)
@@ -46,11 +53,11 @@ def diagnose(
     """
     log = get_run_logger()
     try:
-        bisection = _bisect(recipe, converter, suspect, reference)
+        found = _bisect(recipe, converter, suspect, reference)
     except ReleaseError as error:
         log.warning("%s: could not be diagnosed: %s", recipe.name, error)
         return None
-    if bisection is None:
+    if found is None:
         log.warning(
             "%s: %s answers the rows that were wrong rightly when it is asked again, at every "
             "stage; nothing to name.",
@@ -58,6 +65,7 @@ def diagnose(
             converter.name,
         )
         return None
+    bisection = found.bisection
     wrong = bisection.verdicts[-1]
     diagnosis = Diagnosis(
         candidate=suspect.exported.artifact.format,
@@ -73,7 +81,7 @@ def diagnose(
 
 def _bisect(
     recipe: Recipe, converter: Converter, suspect: Suspect, reference: Reference
-) -> Bisection | None:
+) -> _Found | None:
     # imported here, since the steps bring numpy, for which no worker's start should wait
     from tasks.bisecting import Asked, bisect, bisect_onnx, case_for, tensorflow_ways
 
@@ -97,6 +105,9 @@ def _bisect(
     case = case_for(wrong, suspect.report, asked, shop.children, scratch)
     parent = shop.fetch(suspect.parent.tree)
     if artifact.format is ModelFormat.SAVED_MODEL:
-        return bisect(tensorflow_ways(parent, candidate), case, shop.children, scratch)
-    job = ExportJob(recipe, parent, converter, shop.children)
-    return bisect_onnx(job, candidate, suspect.exported.passes, case, scratch)
+        ways = tensorflow_ways(parent, candidate)
+        bisection = bisect(ways, case, shop.children, scratch)
+    else:
+        job = ExportJob(recipe, parent, converter, shop.children)
+        bisection = bisect_onnx(job, candidate, suspect.exported.passes, case, scratch)
+    return _Found(case, bisection) if bisection else None

@@ -45,7 +45,7 @@ def fill_matrix(job: MatrixJob, report: ParityReport) -> Matrix:
     Raises:
         ConfigurationError: The recipe asks for CUDA, and it is not there.
     """
-    from tasks.steps.matrix import ROWS, CellRequest
+    from tasks.steps.matrix import CellRequest, rows_of
 
     probes = _telling(report)
     if not probes or not report.passed:
@@ -61,7 +61,8 @@ def fill_matrix(job: MatrixJob, report: ParityReport) -> Matrix:
         cells = tuple(_onnx_cells(job, request, report))
     else:
         cells = tuple(_tensorflow_cells(job, report))
-    rows = sum(min(ROWS, each.rows) for each in report.probes if each.probe in probes)
+    most = rows_of(job.recipe)
+    rows = sum(min(most, each.rows) for each in report.probes if each.probe in probes)
     return Matrix(probes=probes, rows=rows, cells=cells)
 
 

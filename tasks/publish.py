@@ -11,6 +11,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from tasks import pages
+from tasks.domain.diagnosis import Diagnosis
 from tasks.domain.parity import ParityReport
 from tasks.domain.recipe import Recipe
 from tasks.domain.release import (
@@ -78,7 +79,12 @@ def publish(release: Release, version: int | None = None) -> Published:
 
 
 @task(name="quarantine", task_run_name="quarantine {recipe.name}", **STAGE)
-def quarantine(recipe: Recipe, reports: tuple[ParityReport, ...], reason: str) -> str:
+def quarantine(
+    recipe: Recipe,
+    reports: tuple[ParityReport, ...],
+    reason: str,
+    diagnoses: tuple[Diagnosis, ...] = (),
+) -> str:
     """Keep the reports of a failed run where people can read them; return their key prefix."""
     shop = workshop()
     folder = shop.new_folder("quarantine")
@@ -87,6 +93,10 @@ def quarantine(recipe: Recipe, reports: tuple[ParityReport, ...], reason: str) -
         name = f"{number}-{report.candidate.folder}.json"
         files[name] = folder / name
         files[name].write_text(report.model_dump_json(indent=2))
+    for number, diagnosis in enumerate(diagnoses, start=1):
+        name = f"diagnosis-{number}.json"
+        files[name] = folder / name
+        files[name].write_text(diagnosis.model_dump_json(indent=2))
     files["report.html"] = folder / "report.html"
     files["report.html"].write_text(
         parity_html(recipe, reports, failed=reason, tools=tool_versions())

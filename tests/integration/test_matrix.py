@@ -14,7 +14,7 @@ from tasks.matrix import MatrixJob, fill_matrix
 from tasks.steps import matrix as step
 from tasks.steps.answer import AnswerRequest, answer
 from tasks.steps.compare import CompareRequest, compare
-from tasks.steps.matrix import CellRequest, answer_by_reference, cost_of
+from tasks.steps.matrix import CellRequest, answer_by_reference, cost_of, rows_of
 from tests.integration.conftest import save
 from tests.integration.test_bisecting import wrong_bias
 from tests.integration.test_planted_faults import RECIPE, network
@@ -176,6 +176,35 @@ def test_the_reference_evaluator_is_spared_what_would_take_long(
     monkeypatch.setattr(step, "LARGEST_BYTES", 100)
 
     assert answer_by_reference(request).words.startswith("not run: 0 MB")
+
+
+def test_an_operator_that_the_reference_evaluator_gets_wrong_is_no_false_alarm(
+    asked: Asked, tmp_path: Path
+) -> None:
+    net = network()
+    net.graph.node[-1].op_type = "SVMClassifier"
+    request = CellRequest(
+        recipe=RECIPE,
+        model=save(net, tmp_path / "svm"),
+        probes=("random",),
+        inputs=asked.inputs,
+        answers=asked.answers,
+    )
+
+    cell = answer_by_reference(request)
+
+    assert (cell.passed, cell.words) == (
+        None, "not run: it is known to answer SVMClassifier wrongly",
+    )  # fmt: skip
+
+
+def test_large_rows_are_asked_by_two() -> None:
+    (image,) = RECIPE.signature.inputs
+    large = image.model_copy(update={"shape": ("batch", 3, 224, 224)})
+    signature = RECIPE.signature.model_copy(update={"inputs": (large,)})
+
+    assert rows_of(RECIPE) == 4
+    assert rows_of(RECIPE.model_copy(update={"signature": signature})) == 2
 
 
 def test_the_cost_of_a_matrix_product_is_its_multiplications() -> None:
