@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from prefect import task
 from prefect.logging import get_run_logger
@@ -20,10 +20,8 @@ from tasks.exporting import ExportJob
 from tasks.runtime import STAGE, workshop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tasks.domain.diagnosis import Bisection, StageVerdict
+    from tasks.bisecting import Case
+    from tasks.domain.diagnosis import Bisection
 
 
 class Suspect(Value):
@@ -34,6 +32,12 @@ class Suspect(Value):
     exported: Exported
     report: ParityReport | None
     """Absent where there were no answers to compare."""
+
+
+class _Found(NamedTuple):
+    case: Case
+    """The rows on which the ways were compared."""
+    bisection: Bisection
 
 
 @task(name="diagnose", task_run_name="diagnose {recipe.name} by {converter.name}", **STAGE)
@@ -49,11 +53,11 @@ def diagnose(
     """
     log = get_run_logger()
     try:
-        bisection = _bisect(recipe, converter, suspect, reference)
+        found = _bisect(recipe, converter, suspect, reference)
     except ReleaseError as error:
         log.warning("%s: could not be diagnosed: %s", recipe.name, error)
         return None
-    if bisection is None:
+    if found is None:
         log.warning(
             "%s: %s answers the rows that were wrong rightly when it is asked again, at every "
             "stage; nothing to name.",
@@ -61,6 +65,7 @@ def diagnose(
             converter.name,
         )
         return None
+    bisection = found.bisection
     wrong = bisection.verdicts[-1]
     diagnosis = Diagnosis(
         candidate=suspect.exported.artifact.format,
@@ -76,9 +81,9 @@ def diagnose(
 
 def _bisect(
     recipe: Recipe, converter: Converter, suspect: Suspect, reference: Reference
-) -> Bisection | None:
+) -> _Found | None:
     # imported here, since the steps bring numpy, for which no worker's start should wait
-    from tasks.bisecting import Asked, bisect, case_for
+    from tasks.bisecting import Asked, bisect, bisect_onnx, case_for, tensorflow_ways
 
     shop = workshop()
     scratch = shop.new_folder("bisect")
@@ -98,18 +103,11 @@ def _bisect(
         device="cuda" if recipe.device == "cuda" else "cpu",
     )
     case = case_for(wrong, suspect.report, asked, shop.children, scratch)
-    ways = _ways(recipe, converter, suspect, scratch)
-    return bisect(ways, case, shop.children, scratch)
-
-
-def _ways(
-    recipe: Recipe, converter: Converter, suspect: Suspect, scratch: Path
-) -> Iterator[Way | StageVerdict]:
-    from tasks.bisecting import onnx_ways, tensorflow_ways
-
-    shop, exported = workshop(), suspect.exported
-    parent, candidate = shop.fetch(suspect.parent.tree), shop.fetch(exported.artifact.tree)
-    if exported.artifact.format is ModelFormat.SAVED_MODEL:
-        return tensorflow_ways(parent, candidate)
-    job = ExportJob(recipe, parent, converter, shop.children)
-    return onnx_ways(job, candidate, exported.passes, scratch)
+    parent = shop.fetch(suspect.parent.tree)
+    if artifact.format is ModelFormat.SAVED_MODEL:
+        ways = tensorflow_ways(parent, candidate)
+        bisection = bisect(ways, case, shop.children, scratch)
+    else:
+        job = ExportJob(recipe, parent, converter, shop.children)
+        bisection = bisect_onnx(job, candidate, suspect.exported.passes, case, scratch)
+    return _Found(case, bisection) if bisection else None

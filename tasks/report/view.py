@@ -73,6 +73,7 @@ def page_view(
         "geometry": geometry | {"variants": height_of(variants)},
         "variants": variants,
         "tables": _tables(reports, titles),
+        "matrices": [(t, each.matrix) for t, each in zip(titles, reports, strict=True)],
         "runtimes": [(t, each.runtime) for t, each in zip(titles, reports, strict=True)],
         "changes": release.standing.changes if release else (),
         "changed_since": release.standing.version if release else None,
@@ -217,7 +218,7 @@ def _attempts(release: Release | None) -> list[dict[str, Any]]:
             "format": candidate.verified.artifact.format.label,
             "converter": attempt.converter,
             "succeeded": attempt.succeeded,
-            "reason": attempt.reason,
+            "reason": "; ".join(filter(None, (attempt.reason, attempt.diagnosis))),
             "cost": seconds(attempt.cost.seconds) if attempt.cost.seconds else "",
         }
         for candidate in release.candidates
