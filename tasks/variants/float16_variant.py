@@ -46,6 +46,9 @@ def make_float16(request: VariantRequest, spec: Float16) -> tuple[str, ...]:
     stay = kept(where, model, spec.keep_float32)
     blocked = stay._replace(operators=stay.operators | set(DEFAULT_OP_BLOCK_LIST))
     weights = changing_weights(model, blocked)
+    if not weights:
+        message = f"{where}: no float32 weight that could be float16. Leave the variant out."
+        raise ExportError(message)
     refuse_overflow(where, weights, "float16", _LARGEST)
     if peak := peak_of(where, request.source, blocked, request.probes, request.scratch):
         message = (

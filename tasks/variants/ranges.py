@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from tasks.steps.onnx_file import Proto
     from tasks.variants.editing import Kept
 
-_ROWS = 4
-"""Rows of one run."""
+_ROWS, _MOST_ROWS = 4, 8
+"""Rows of one run, and of one probe."""
 _SUFFIX = "__largest"
 
 
@@ -55,7 +55,7 @@ def peak_of(where: str, source: Path, stay: Kept, probes: Path, scratch: Path) -
     found: dict[str, Peak] = {}
     for path in sorted(probes.glob("*.npz")):
         rows = load_arrays(path)
-        for start in range(0, len(next(iter(rows.values()))), _ROWS):
+        for start in range(0, min(_MOST_ROWS, len(next(iter(rows.values())))), _ROWS):
             batch = {name: each[start : start + _ROWS] for name, each in rows.items()}
             for name, value in zip(watched, session.run(list(watched), batch), strict=True):
                 if limit < value < np.inf:

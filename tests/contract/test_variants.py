@@ -57,6 +57,7 @@ def weights(gain: float = 1.0) -> dict[str, NDArray[np.float32]]:
         "kernel": rng.normal(size=(16, 1, 3, 3)) * gain,
         "dense": rng.normal(size=(16 * 64, CLASSES)) / 32,
         "down": np.array([1 / gain]),
+        "head": np.eye(CLASSES) + 0.1,
     }
     return {name: each.astype(np.float32) for name, each in made.items()}
 
@@ -70,7 +71,8 @@ def write_net(
         helper.make_node("Relu", ["c"], ["r"], "relu"),
         helper.make_node("Flatten", ["r"], ["f"], "flatten"),
         helper.make_node("MatMul", ["f", "dense"], ["d"], "dense_1"),
-        helper.make_node("Mul", ["d", "down"], ["y"], "scale"),
+        helper.make_node("Mul", ["d", "down"], ["s"], "scale"),
+        helper.make_node("MatMul", ["s", "head"], ["y"], "last"),
     ]
     graph = helper.make_graph(
         nodes,
@@ -172,10 +174,10 @@ def test_an_activation_beyond_float16_is_found_though_a_cpu_hides_it(
     with pytest.raises(ExportError, match=r"node 'conv' reaches .* on the probe 'random'"):
         made(children, tmp_path, "float16", source)
 
-    kept = {"kind": "float16", "keep_float32": ["conv", "Relu", "Flatten", "MatMul", "scale"]}
+    kept = {"kind": "float16", "keep_float32": ["conv", "Relu", "Flatten", "dense_1", "scale"]}
     (tmp_path / "again").mkdir()
     folder, _ = made(children, tmp_path / "again", kept, source)
-    np.testing.assert_allclose(answers(folder), answers(source), rtol=1e-5)
+    np.testing.assert_allclose(answers(folder), answers(source), rtol=1e-2, atol=1e-2)
 
 
 def test_infinity_in_the_answers_fails_parity(children: Children, tmp_path: Path) -> None:
@@ -209,10 +211,19 @@ def test_a_weight_beyond_float16_is_named_and_can_stay(children: Children, tmp_p
     with pytest.raises(ExportError, match=r"weight 'kernel' holds .*beyond the largest float16"):
         made(children, tmp_path, "float16", source)
 
-    kept = {"kind": "float16", "keep_float32": ["conv", "Relu", "Flatten", "MatMul", "scale"]}
+    kept = {"kind": "float16", "keep_float32": ["conv", "Relu", "Flatten", "dense_1", "scale"]}
     (tmp_path / "again").mkdir()
     folder, _ = made(children, tmp_path / "again", kept, source)
-    np.testing.assert_allclose(answers(folder), answers(source), rtol=1e-5)
+    np.testing.assert_allclose(answers(folder), answers(source), rtol=1e-2, atol=1e-2)
+
+
+def test_a_model_without_weights_has_nothing_to_gain_in_float16(
+    children: Children, tmp_path: Path
+) -> None:
+    every = {"kind": "float16", "keep_float32": ["Conv", "Relu", "Flatten", "MatMul", "Mul"]}
+
+    with pytest.raises(ExportError, match="no float32 weight that could be float16"):
+        made(children, tmp_path, every, write_net(tmp_path / "net"))
 
 
 def test_weights_that_lose_digits_in_float16_are_told(children: Children, tmp_path: Path) -> None:
@@ -237,6 +248,7 @@ def test_weights_are_stored_in_bfloat16_and_small_ones_stay(
     assert {each.name: each.data_type for each in held} == {
         "kernel_bfloat16": TensorProto.BFLOAT16,
         "dense_bfloat16": TensorProto.BFLOAT16,
+        "head_bfloat16": TensorProto.BFLOAT16,
         "down": TensorProto.FLOAT,
     }
     assert "arithmetic is float32" in notes[0]
