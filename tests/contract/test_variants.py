@@ -15,6 +15,7 @@ from tasks.arrays import load_arrays, save_arrays
 from tasks.domain.errors import ConfigurationError, ExportError
 from tasks.domain.recipe import Recipe
 from tasks.domain.release import ProbeInfo
+from tasks.domain.variant_rules import worth
 from tasks.isolation import Call, Children, Family
 from tasks.steps.calibration import CALIBRATION, CalibrationRequest, collect_calibration
 from tasks.steps.judge_variant import JudgeReply, JudgeRequest, judge_variant
@@ -311,6 +312,20 @@ def test_a_model_with_nothing_to_quantise_is_told(children: Children, tmp_path: 
 
     with pytest.raises(ExportError, match="nothing of it can be quantised"):
         made(children, tmp_path, variant, write_net(tmp_path / "net"))
+
+
+def test_a_tiny_model_grows_when_it_is_quantised_and_is_refused(
+    children: Children, tmp_path: Path
+) -> None:
+    held = weights()
+    held["kernel"], held["dense"] = held["kernel"][:1], held["dense"][:64]
+    source = write_net(tmp_path / "net", held)
+
+    folder, _ = made(children, tmp_path, "int8", source)
+
+    kept, words = worth(size_of(source), size_of(folder), None)
+    assert not kept
+    assert "neither smaller nor faster than its parent" in words
 
 
 # --- calibration rows, judging and timing ------------------------------------------------------
