@@ -53,6 +53,8 @@ SOURCE_TOOLS: dict[str, tuple[str, ...]] = {
 
 PICTURE_TOOLS = ("pillow",)
 
+SIMPLIFIER_TOOLS = ("onnxscript", "onnx-ir")
+
 CODE_FOLDERS = (
     "tasks/domain",
     "tasks/sources",
@@ -63,13 +65,18 @@ CODE_FOLDERS = (
 """Our own code that has a part in every release; the converters' packages come to it."""
 
 STAGES = (
+    "flows/attempting.py",
     "flows/proving.py",
     "flows/varying.py",
     "tasks/acquire.py",
     "tasks/arrays.py",
+    "tasks/bisecting.py",
     "tasks/child.py",
+    "tasks/diagnose.py",
     "tasks/export.py",
+    "tasks/exporting.py",
     "tasks/isolation.py",
+    "tasks/noise.py",
     "tasks/parity.py",
     "tasks/vary.py",
     "tasks/verify.py",
@@ -137,6 +144,8 @@ def _tools(recipe: Recipe, converters: Sequence[Converter]) -> dict[str, str]:
         names |= set(FORMAT_TOOLS[format_])
     if isinstance(recipe.parity.real, Pictures):
         names |= set(PICTURE_TOOLS)
+    if recipe.simplify:
+        names |= set(SIMPLIFIER_TOOLS)
     versions = {name: _version(name) for name in names}
     for each in converters:
         versions |= {name: _version(name, each.tools_folder) for name in each.tools}

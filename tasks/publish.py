@@ -197,6 +197,7 @@ def _published_format(candidate: Candidate) -> PublishedFormat:
         ms_per_row=candidate.ms_per_row,
         parity_summary=candidate.parity.summary(),
         notes=candidate.notes,
+        skipped=candidate.skipped,
     )
 
 

@@ -158,6 +158,8 @@ class Attempt(Value):
     succeeded: bool
     reason: str
     """Why it won, or why it did not."""
+    diagnosis: str = ""
+    """Where its answers went wrong, in words, where they did."""
     cost: Cost = Cost()
 
 

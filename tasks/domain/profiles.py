@@ -22,6 +22,8 @@ class Profile(NamedTuple):
     """
     constant_factor: float = 1
     """How many times further the answer to a constant input may stray."""
+    metric_budget: float = 0
+    """How much less the task's metric may be than the source's own, on the same rows."""
 
 
 # Outputs of magnitude below this are rounding dust of float32 sums. It is far below the
@@ -91,6 +93,10 @@ PROFILES: dict[ProfileName, Profile] = {
         probabilities=Tolerance(rtol=0, scale=0, floor=0),
     ),
 }
+
+
+NOISE_DECIDES: frozenset[ProfileName] = frozenset({"float32-conv", "float32-transformer", "trees"})
+"""Profiles of formats that compute in float32, so that float32's own noise is what to expect."""
 
 
 def tolerance_for(profile: ProfileName, output: OutputSpec, probe: str = "") -> Tolerance:

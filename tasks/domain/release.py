@@ -21,6 +21,7 @@ from tasks.domain.artifact import (
 )
 from tasks.domain.fingerprint import Fingerprint
 from tasks.domain.parity import ParityReport
+from tasks.domain.passes import SkippedPass
 from tasks.domain.recipe import Recipe
 from tasks.domain.value import Value
 from tasks.domain.variants import PublishedVariant, VariantOutcome
@@ -48,6 +49,15 @@ class ProbeInfo(Value):
     """Where the rows come from, in words."""
 
 
+class Float64(Value):
+    """What the source answers in float64, by which rounding is told from faults."""
+
+    words: str
+    """Who answered how many rows, or why none."""
+    answers: StoredTree | None = None
+    """``<probe>.npz`` each, with the numbers of the rows; they are not published."""
+
+
 class Reference(Value):
     """The probes, and what the source framework answers to them."""
 
@@ -58,6 +68,9 @@ class Reference(Value):
     """``<probe>.npz`` each."""
     runtime: str
     cost: Cost
+    float64: Float64 = Float64(words="")
+    labels: tuple[int | float | str, ...] = ()
+    """The true answers to the rows of the probe ``held-out``, where they are known."""
 
 
 class Candidate(Value):
@@ -70,6 +83,8 @@ class Candidate(Value):
     parity: ParityReport
     ms_per_row: NonNegativeFloat | None = None
     notes: tuple[str, ...] = ()
+    skipped: tuple[SkippedPass, ...] = ()
+    """Optimising passes that would have changed its answers, or could not be run."""
     export_cost: Cost
     verify_cost: Cost
     parity_cost: Cost
@@ -154,6 +169,8 @@ class PublishedFormat(Value):
     ms_per_row: NonNegativeFloat | None = None
     """Milliseconds in which it answered a row of the probes, on the host below."""
     notes: tuple[str, ...]
+    skipped: tuple[SkippedPass, ...] = ()
+    """Optimising passes that it was released without, and why."""
 
 
 class Signing(Value):

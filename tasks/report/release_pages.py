@@ -10,7 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks.domain.recipe import Range
+from tasks.domain.domains import Image, Mask, OneHot, Tokens
+from tasks.domain.recipe import Choice, Range
 from tasks.report.figures import figure, share, size
 from tasks.report.snippet import picture_size_of
 from tasks.report.templates import template
@@ -114,11 +115,25 @@ def _shape(dims: Sequence[int | str]) -> str:
 
 
 def _takes(spec: InputSpec) -> str:
-    if isinstance(spec.domain, Range):
-        domain = f"from {spec.domain.low:g} to {spec.domain.high:g}"
-    else:
-        domain = "text" if spec.dtype == "string" else f"one of {len(spec.domain.values)} values"
+    domain = _domain(spec)
     return f"{spec.layout}, {domain}" if spec.layout else domain
+
+
+def _domain(spec: InputSpec) -> str:
+    match spec.domain:
+        case Range(low=low, high=high):
+            return f"from {low:g} to {high:g}"
+        case Choice(values=values):
+            return "text" if spec.dtype == "string" else f"one of {len(values)} values"
+        case Image():
+            return "a picture's pixels, preprocessed"
+        case Tokens(vocabulary=vocabulary, padding=padding):
+            filled = "" if padding is None else f", padded with {padding}"
+            return f"tokens from 0 to {vocabulary - 1}{filled}"
+        case Mask(of=of):
+            return f"1 where '{of}' has a token, else 0"
+        case OneHot():
+            return "zeros, and one 1 along the last axis"
 
 
 def _steps(

@@ -224,7 +224,10 @@ def _attempts(release: Release | None) -> list[dict[str, Any]]:
 def _checks(release: Release | None) -> list[tuple[str, tuple[str, ...]]]:
     candidates = release.candidates if release else ()
     return [
-        (each.verified.artifact.format.label, (*each.verified.checks, *each.notes))
+        (
+            each.verified.artifact.format.label,
+            (*each.verified.checks, *each.notes, *map(str, each.skipped)),
+        )
         for each in candidates
     ]
 

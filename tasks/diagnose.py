@@ -1,0 +1,115 @@
+"""After a failed comparison: at which stage, and by what, did the answers go wrong?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prefect import task
+from prefect.logging import get_run_logger
+
+from tasks.converters import Converter
+from tasks.domain.artifact import ModelArtifact, ModelFormat
+from tasks.domain.diagnosis import Diagnosis, Way
+from tasks.domain.errors import ReleaseError
+from tasks.domain.parity import ParityReport
+from tasks.domain.recipe import Recipe
+from tasks.domain.release import Reference
+from tasks.domain.value import Value
+from tasks.export import Exported
+from tasks.exporting import ExportJob
+from tasks.runtime import STAGE, workshop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tasks.domain.diagnosis import Bisection, StageVerdict
+
+
+class Suspect(Value):
+    """A candidate whose answers are wrong, or that does not answer."""
+
+    parent: ModelArtifact
+    """What it was made from: the source, or the proven ONNX model."""
+    exported: Exported
+    report: ParityReport | None
+    """Absent where there were no answers to compare."""
+
+
+@task(name="diagnose", task_run_name="diagnose {recipe.name} by {converter.name}", **STAGE)
+def diagnose(
+    recipe: Recipe, converter: Converter, suspect: Suspect, reference: Reference
+) -> Diagnosis | None:
+    """Find the first stage that breaks the answers.
+
+    It never fails itself: what it cannot find leaves the comparison's own verdict as it is.
+
+    Returns:
+        None where nothing could be found out; the log says why.
+    """
+    log = get_run_logger()
+    try:
+        bisection = _bisect(recipe, converter, suspect, reference)
+    except ReleaseError as error:
+        log.warning("%s: could not be diagnosed: %s", recipe.name, error)
+        return None
+    if bisection is None:
+        log.warning(
+            "%s: %s answers the rows that were wrong rightly when it is asked again, at every "
+            "stage; nothing to name.",
+            recipe.name,
+            converter.name,
+        )
+        return None
+    wrong = bisection.verdicts[-1]
+    diagnosis = Diagnosis(
+        candidate=suspect.exported.artifact.format,
+        converter=converter.name,
+        stage=wrong.stage,
+        step=wrong.step,
+        verdicts=bisection.verdicts,
+        words=f"first wrong after {bisection.bad} on probe '{bisection.probe}': {wrong.words}",
+    )
+    log.error("%s: %s: %s", recipe.name, converter.name, diagnosis.words)
+    return diagnosis
+
+
+def _bisect(
+    recipe: Recipe, converter: Converter, suspect: Suspect, reference: Reference
+) -> Bisection | None:
+    # imported here, since the steps bring numpy, for which no worker's start should wait
+    from tasks.bisecting import Asked, bisect, case_for
+
+    shop = workshop()
+    scratch = shop.new_folder("bisect")
+    artifact = suspect.exported.artifact
+    candidate = shop.fetch(artifact.tree)
+    asked = Asked(
+        recipe=recipe,
+        probes=reference.probes,
+        inputs=shop.fetch(reference.inputs),
+        answers=shop.fetch(reference.answers),
+    )
+    wrong = Way(
+        stage="runtime optimisation",
+        format=artifact.format,
+        model=candidate,
+        optimisation="all",
+        device="cuda" if recipe.device == "cuda" else "cpu",
+    )
+    case = case_for(wrong, suspect.report, asked, shop.children, scratch)
+    ways = _ways(recipe, converter, suspect, scratch)
+    return bisect(ways, case, shop.children, scratch)
+
+
+def _ways(
+    recipe: Recipe, converter: Converter, suspect: Suspect, scratch: Path
+) -> Iterator[Way | StageVerdict]:
+    from tasks.bisecting import onnx_ways, tensorflow_ways
+
+    shop, exported = workshop(), suspect.exported
+    parent, candidate = shop.fetch(suspect.parent.tree), shop.fetch(exported.artifact.tree)
+    if exported.artifact.format is ModelFormat.SAVED_MODEL:
+        return tensorflow_ways(parent, candidate)
+    job = ExportJob(recipe, parent, converter, shop.children)
+    return onnx_ways(job, candidate, exported.passes, scratch)
