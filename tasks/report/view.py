@@ -9,7 +9,7 @@ from tasks.report.chart import LEFT, TOTAL, WIDTH, charts
 from tasks.report.diagnosis import diagnosis_views
 from tasks.report.figures import seconds, share, size
 from tasks.report.parity_table import output_cells
-from tasks.report.variants_view import height_of, variant_nodes
+from tasks.report.variants_view import room_for, variant_nodes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -70,7 +70,7 @@ def page_view(
         "nodes": _nodes(recipe, reports, release),
         "titles": titles,
         "charts": charts(reports, titles),
-        "geometry": geometry | {"variants": height_of(variants)},
+        "geometry": geometry | room_for(variants),
         "variants": variants,
         "tables": _tables(reports, titles),
         "matrices": [(t, each.matrix) for t, each in zip(titles, reports, strict=True)],
