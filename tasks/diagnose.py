@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from prefect import task
 from prefect.logging import get_run_logger
@@ -20,7 +20,6 @@ from tasks.exporting import ExportJob
 from tasks.runtime import STAGE, workshop
 
 if TYPE_CHECKING:
-    from tasks.bisecting import Case
     from tasks.domain.diagnosis import Bisection
 
 
@@ -34,17 +33,11 @@ class Suspect(Value):
     """Absent where there were no answers to compare."""
 
 
-class _Found(NamedTuple):
-    case: Case
-    """The rows on which the ways were compared."""
-    bisection: Bisection
-
-
 @task(name="diagnose", task_run_name="diagnose {recipe.name} by {converter.name}", **STAGE)
 def diagnose(
     recipe: Recipe, converter: Converter, suspect: Suspect, reference: Reference
 ) -> Diagnosis | None:
-    """Find the first stage that breaks the answers.
+    """Find the first stage that breaks the answers, and the first node that does there.
 
     It never fails itself: what it cannot find leaves the comparison's own verdict as it is.
 
@@ -53,11 +46,11 @@ def diagnose(
     """
     log = get_run_logger()
     try:
-        found = _bisect(recipe, converter, suspect, reference)
+        bisection = _bisect(recipe, converter, suspect, reference)
     except ReleaseError as error:
         log.warning("%s: could not be diagnosed: %s", recipe.name, error)
         return None
-    if found is None:
+    if bisection is None:
         log.warning(
             "%s: %s answers the rows that were wrong rightly when it is asked again, at every "
             "stage; nothing to name.",
@@ -65,7 +58,6 @@ def diagnose(
             converter.name,
         )
         return None
-    bisection = found.bisection
     wrong = bisection.verdicts[-1]
     diagnosis = Diagnosis(
         candidate=suspect.exported.artifact.format,
@@ -75,13 +67,14 @@ def diagnose(
         verdicts=bisection.verdicts,
         words=f"first wrong after {bisection.bad} on probe '{bisection.probe}': {wrong.words}",
     )
+    diagnosis = _with_node(recipe, diagnosis, bisection, suspect, reference)
     log.error("%s: %s: %s", recipe.name, converter.name, diagnosis.words)
     return diagnosis
 
 
 def _bisect(
     recipe: Recipe, converter: Converter, suspect: Suspect, reference: Reference
-) -> _Found | None:
+) -> Bisection | None:
     # imported here, since the steps bring numpy, for which no worker's start should wait
     from tasks.bisecting import Asked, bisect, bisect_onnx, case_for, tensorflow_ways
 
@@ -106,8 +99,31 @@ def _bisect(
     parent = shop.fetch(suspect.parent.tree)
     if artifact.format is ModelFormat.SAVED_MODEL:
         ways = tensorflow_ways(parent, candidate)
-        bisection = bisect(ways, case, shop.children, scratch)
-    else:
-        job = ExportJob(recipe, parent, converter, shop.children)
-        bisection = bisect_onnx(job, candidate, suspect.exported.passes, case, scratch)
-    return _Found(case, bisection) if bisection else None
+        return bisect(ways, case, shop.children, scratch)
+    job = ExportJob(recipe, parent, converter, shop.children)
+    return bisect_onnx(job, candidate, suspect.exported.passes, case, scratch)
+
+
+def _with_node(
+    recipe: Recipe,
+    diagnosis: Diagnosis,
+    bisection: Bisection,
+    suspect: Suspect,
+    reference: Reference,
+) -> Diagnosis:
+    """Add the first node that goes wrong, and keep what shows it for the quarantine."""
+    from tasks.locating import locate
+    from tasks.reproducers import with_culprit
+
+    shop = workshop()
+    located = locate(
+        recipe,
+        bisection,
+        shop.fetch(suspect.parent.tree),
+        suspect.parent.format,
+        shop.fetch(reference.inputs),
+        shop.fetch(reference.answers),
+        shop.children,
+        shop.new_folder("locate"),
+    )
+    return with_culprit(diagnosis, located, shop.folder)

@@ -56,6 +56,13 @@ def fill_matrix(job: MatrixJob, report: ParityReport) -> Matrix:
         probes=probes,
         inputs=job.inputs,
         answers=job.answers,
+        held=report.held,
+        waived=frozenset(
+            (probe.probe, each.name)
+            for probe in report.probes
+            for each in probe.outputs
+            if each.waived
+        ),
     )
     if report.candidate is ModelFormat.ONNX:
         cells = tuple(_onnx_cells(job, request, report))

@@ -282,6 +282,14 @@ class ParityReport(Value):
         ]
         return (*outputs, *((each.words, each.waived) for each in self.metrics if each.waived))
 
+    @property
+    def held(self) -> dict[str, dict[str, Tolerance]]:
+        """By probe and output: what its numbers were held to, with the noise that was measured."""
+        return {
+            probe.probe: {each.name: each.tolerance for each in probe.outputs if each.tolerance}
+            for probe in self.probes
+        }
+
     def reasons(self) -> tuple[str, ...]:
         """Say in words why the report does not pass, each failed output of each probe by name."""
         if not self.probes:

@@ -11,6 +11,8 @@ from tasks.domain.comparison import compare_probe
 from tasks.domain.diagnosis import Optimisation
 from tasks.domain.errors import ConfigurationError, ReleaseError
 from tasks.domain.matrix import Cell
+from tasks.domain.noise import Held
+from tasks.domain.parity import Tolerance
 from tasks.domain.recipe import Recipe
 from tasks.domain.value import Value
 from tasks.runners.onnxruntime_runner import MODEL, PROVIDERS, OnnxruntimeRunner, run_session, short
@@ -48,6 +50,10 @@ class CellRequest(Value):
     """Folder of ``<probe>.npz``."""
     answers: Path
     """Folder of the source's answers, likewise."""
+    held: dict[str, dict[str, Tolerance]] = {}
+    """By probe and output: what the comparison held the numbers to; else the profile's."""
+    waived: frozenset[tuple[str, str]] = frozenset()
+    """Probe and output of what may differ, since the recipe waives it."""
     level: Optimisation = "all"
     device: Literal["cpu", "cuda"] = "cpu"
 
@@ -150,10 +156,13 @@ def _compared(cell: Cell, request: CellRequest, answer: Callable[[Arrays], Array
             {key: each[:most] for key, each in load_arrays(folder / f"{name}.npz").items()}
             for folder in (request.inputs, request.answers)
         )
-        compared = compare_probe(name, outputs, reference, answer(inputs), profile)
+        held = Held(request.held.get(name, {}))
+        compared = compare_probe(name, outputs, reference, answer(inputs), profile, held)
         rows += compared.rows
         problems += [
-            f"{name}/{each.name}: {each.reason}" for each in compared.outputs if each.reason
+            f"{name}/{each.name}: {each.reason}"
+            for each in compared.outputs
+            if each.reason and (name, each.name) not in request.waived
         ]
         budgets += [each.errors.budget for each in compared.outputs if each.errors]
     words = "; ".join(problems) or f"equal on {rows} {'row' if rows == 1 else 'rows'}"
