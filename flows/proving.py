@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from prefect.logging import get_run_logger
 
@@ -21,9 +21,17 @@ from tasks.publish import quarantine, show_parity
 if TYPE_CHECKING:
     from prefect.futures import PrefectFuture
 
+    from tasks.domain.diagnosis import Diagnosis
     from tasks.domain.parity import ParityReport
     from tasks.domain.recipe import Recipe
     from tasks.domain.release import Candidate, Reference
+
+
+class _Evidence(NamedTuple):
+    """What a failed run leaves behind."""
+
+    reports: tuple[ParityReport, ...]
+    diagnoses: tuple[Diagnosis, ...]
 
 
 def prove(
@@ -41,6 +49,7 @@ def prove(
     """
     attempts: tuple[Attempt, ...] = ()
     reports: tuple[ParityReport, ...] = ()
+    diagnoses: tuple[Diagnosis, ...] = ()
     errors: list[ReleaseError] = []
     for converter in converters_for(recipe, parent.format, target):
         try:
@@ -63,6 +72,7 @@ def prove(
             return candidate.model_copy(update={"attempts": (*attempts, won)})
         failed = ParityError(candidate.parity.summary())
         errors.append(failed)
+        diagnoses += (diagnosis,) if diagnosis else ()
         attempts += (
             Attempt(
                 converter=converter.name,
@@ -71,7 +81,7 @@ def prove(
                 diagnosis=diagnosis.words if diagnosis else "",
             ),
         )
-    raise _failure(recipe, target, attempts, reports, errors)
+    raise _failure(recipe, target, attempts, _Evidence(reports, diagnoses), errors)
 
 
 def _why(attempts: tuple[Attempt, ...]) -> str:
@@ -89,14 +99,14 @@ def _failure(
     recipe: Recipe,
     target: ModelFormat,
     attempts: tuple[Attempt, ...],
-    reports: tuple[ParityReport, ...],
+    evidence: _Evidence,
     errors: list[ReleaseError],
 ) -> ReleaseError:
     """Return the error to raise, after the reports were put where people can read them."""
     tried = "\n".join(f"- {each.converter}: {_in_words(each)}" for each in attempts)
     head = f"{recipe.name}: no converter made a proven {target.label} model; nothing is published."
-    if reports:
-        prefix = quarantine(recipe, reports, f"{head}\n{tried}")
+    if evidence.reports:
+        prefix = quarantine(recipe, evidence.reports, f"{head}\n{tried}", evidence.diagnoses)
         return ParityError(f"{head} The reports are kept under {prefix}.\n{tried}")
     if len(errors) == 1:
         return errors[0]

@@ -1,7 +1,8 @@
 """Find the first stage after which a model answers wrongly; children do the work, no flow needed.
 
-``case_for`` cuts a failing probe down to a few rows, ``ways_of`` exports the model again, stage by
-stage, and ``bisect`` lets each of the ways answer those rows, in order, until one is wrong.
+``case_for`` cuts a failing probe down to a few rows, and ``bisect`` lets one way after another
+answer those rows until one is wrong. ``bisect_onnx`` exports the model again for that, with fewer
+passes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 from tasks.domain.artifact import ModelFormat
 from tasks.domain.diagnosis import Bisection, StageVerdict, Way
 from tasks.domain.errors import ConfigurationError, ParityError, ReleaseError, VerificationError
-from tasks.domain.passes import RAW, PassPlan
+from tasks.domain.passes import PassPlan
 from tasks.domain.recipe import Recipe
 from tasks.domain.release import ProbeInfo
 from tasks.domain.value import Value
@@ -71,7 +72,7 @@ def case_for(
         children: Where everything runs.
         scratch: Where folders may be made.
     """
-    from tasks.steps.bisect import CutRequest, cut_rows
+    from tasks.steps.cut_rows import CutRequest, cut_rows
 
     recipe, probe = asked.recipe, _most_telling(report, asked.probes)
     whole = Case(recipe=recipe, probe=probe, row=0, inputs=asked.inputs, answers=asked.answers)
@@ -104,20 +105,18 @@ def _most_telling(report: ParityReport | None, probes: tuple[ProbeInfo, ...]) ->
     if report is None:
         return max(probes, key=lambda each: each.name == "random")
     failed = {each.probe for each in report.probes if not each.passed}
+    failed = failed or set(report.matrix.probes[:1])
     fitting = [each for each in probes if each.name in failed] or list(probes)
     return min(fitting, key=lambda each: each.rows)
 
 
-def bisect(
-    ways: Iterable[Way | StageVerdict], case: Case, children: Children, scratch: Path
-) -> Bisection | None:
+def bisect(ways: Iterable[Way], case: Case, children: Children, scratch: Path) -> Bisection | None:
     """Let one way after another answer, and name the first whose answers are wrong.
 
     A way that crashes its runtime, or does not answer, is wrong there.
 
     Args:
-        ways: In the order in which a model goes through them; made only as they are needed. A
-            verdict in place of a way says why there is none.
+        ways: In the order in which a model goes through them; taken only as they are needed.
         case: What they answer.
         children: Where everything runs.
         scratch: Where folders may be made.
@@ -129,14 +128,11 @@ def bisect(
     verdicts: list[StageVerdict] = []
     found: Way | None = None
     for way in ways:
-        verdict = way if isinstance(way, StageVerdict) else judge(way, case, children, scratch)
-        verdicts.append(verdict)
-        if isinstance(way, StageVerdict) or verdict.passed is None:
-            continue
-        if not verdict.passed:
+        verdicts.append(judge(way, case, children, scratch))
+        if verdicts[-1].passed is False:
             found = way
             break
-        good = way
+        good = way if verdicts[-1].passed else good
     if found is None:
         return None
     return Bisection(
@@ -200,24 +196,82 @@ def _answer(way: Way, case: Case, children: Children, folder: Path) -> str:
     return children.call(answer, request, _call(case.recipe, FAMILIES[way.format])).value.runtime
 
 
-def onnx_ways(
-    job: ExportJob, candidate: Path, passes: tuple[PassRun, ...], scratch: Path
-) -> Iterator[Way | StageVerdict]:
-    """Yield the ways of an ONNX model from its raw export to the runtime, exporting as it goes.
+def bisect_onnx(
+    job: ExportJob, candidate: Path, passes: tuple[PassRun, ...], case: Case, scratch: Path
+) -> Bisection | None:
+    """Bisect an ONNX model from its raw export to the runtime, exporting as few as it takes.
+
+    Between a raw export that is right and a whole one that is wrong, the passes are halved until
+    one stands alone: the file before it is right, the file after it is wrong.
 
     Args:
         job: How it was exported.
         candidate: Folder of the model as it was exported.
         passes: What ran in that export; those that changed nothing make no way of their own.
+        case: What the ways answer.
         scratch: Where folders may be made.
     """
-    changing = [each for each in passes if each.may_matter]
-    for i in range(len(changing)):
-        last = changing[i - 1] if i else None
-        plan = PassPlan.of(tuple(changing[:i])) if i else RAW
-        yield _exported(job, plan, last, _folder(scratch, "export"))
-    yield _way(changing[-1] if changing else None, candidate)
-    yield from runtime_ways(candidate, job.recipe)
+    exports = _Exports(job, candidate, tuple(each for each in passes if each.may_matter), scratch)
+    whole = len(exports.passes)
+    judged: dict[int, tuple[Way, StageVerdict]] = {}
+
+    def breaks(i: int) -> bool:
+        judged[i] = exports.judge(i, case)
+        return judged[i][1].passed is False
+
+    low, high = 0, whole
+    if breaks(0):
+        high = 0
+    elif not whole or not breaks(whole):
+        rest = bisect(runtime_ways(candidate, job.recipe), case, job.children, scratch)
+        return _after([judged[i] for i in sorted(judged)], rest)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if breaks(middle) else (middle, high)
+    tried = [judged[i] for i in sorted(judged) if i <= high]
+    right = [way for way, verdict in tried if verdict.passed]
+    return Bisection(
+        good=right[-1] if right else None,
+        bad=judged[high][0],
+        probe=case.probe.name,
+        row=case.row,
+        verdicts=tuple(verdict for _, verdict in tried),
+    )
+
+
+def _after(before: list[tuple[Way, StageVerdict]], rest: Bisection | None) -> Bisection | None:
+    """Put what was tried before in front of a bisection."""
+    if rest is None:
+        return None
+    verdicts = (*(verdict for _, verdict in before), *rest.verdicts)
+    good = rest.good or before[-1][0]
+    return rest.model_copy(update={"verdicts": verdicts, "good": good})
+
+
+class _Exports:
+    """The exports of one model with none, some and all of its passes."""
+
+    def __init__(
+        self, job: ExportJob, candidate: Path, passes: tuple[PassRun, ...], scratch: Path
+    ) -> None:
+        self.passes = passes
+        self._job, self._candidate, self._scratch = job, candidate, scratch
+
+    def judge(self, count: int, case: Case) -> tuple[Way, StageVerdict]:
+        """Make the export with the first ``count`` passes, if it is not there yet, and judge it."""
+        last = self.passes[count - 1] if count else None
+        folder = self._candidate
+        try:
+            if count < len(self.passes):
+                folder = _folder(self._scratch, "export")
+                plan = PassPlan.of(self.passes[:count])
+                write_export(self._job, plan, folder)
+        except ReleaseError as error:
+            way = _way(last, folder)
+            words = f"not run: {error}"
+            return way, StageVerdict(stage=way.stage, step=way.step, passed=None, words=words)
+        way = _way(last, folder)
+        return way, judge(way, case, self._job.children, self._scratch)
 
 
 def runtime_ways(model: Path, recipe: Recipe) -> Iterator[Way]:
@@ -247,18 +301,6 @@ def tensorflow_ways(onnx: Path, saved_model: Path) -> Iterator[Way]:
         optimisation="all",
     )
     yield Way(stage="TensorFlow", format=ModelFormat.SAVED_MODEL, model=saved_model)
-
-
-def _exported(
-    job: ExportJob, plan: PassPlan, last: PassRun | None, folder: Path
-) -> Way | StageVerdict:
-    try:
-        write_export(job, plan, folder)
-    except ReleaseError as error:
-        way = _way(last, folder)
-        words = f"not run: {error}"
-        return StageVerdict(stage=way.stage, step=way.step, passed=None, words=words)
-    return _way(last, folder)
 
 
 def _way(last: PassRun | None, folder: Path) -> Way:

@@ -20,10 +20,7 @@ from tasks.exporting import ExportJob
 from tasks.runtime import STAGE, workshop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tasks.domain.diagnosis import Bisection, StageVerdict
+    from tasks.domain.diagnosis import Bisection
 
 
 class Suspect(Value):
@@ -40,7 +37,7 @@ class Suspect(Value):
 def diagnose(
     recipe: Recipe, converter: Converter, suspect: Suspect, reference: Reference
 ) -> Diagnosis | None:
-    """Find the first stage that breaks the answers.
+    """Find the first stage that breaks the answers, and the first node that does there.
 
     It never fails itself: what it cannot find leaves the comparison's own verdict as it is.
 
@@ -70,6 +67,7 @@ def diagnose(
         verdicts=bisection.verdicts,
         words=f"first wrong after {bisection.bad} on probe '{bisection.probe}': {wrong.words}",
     )
+    diagnosis = _with_node(recipe, diagnosis, bisection, suspect, reference)
     log.error("%s: %s: %s", recipe.name, converter.name, diagnosis.words)
     return diagnosis
 
@@ -78,7 +76,7 @@ def _bisect(
     recipe: Recipe, converter: Converter, suspect: Suspect, reference: Reference
 ) -> Bisection | None:
     # imported here, since the steps bring numpy, for which no worker's start should wait
-    from tasks.bisecting import Asked, bisect, case_for
+    from tasks.bisecting import Asked, bisect, bisect_onnx, case_for, tensorflow_ways
 
     shop = workshop()
     scratch = shop.new_folder("bisect")
@@ -98,18 +96,34 @@ def _bisect(
         device="cuda" if recipe.device == "cuda" else "cpu",
     )
     case = case_for(wrong, suspect.report, asked, shop.children, scratch)
-    ways = _ways(recipe, converter, suspect, scratch)
-    return bisect(ways, case, shop.children, scratch)
-
-
-def _ways(
-    recipe: Recipe, converter: Converter, suspect: Suspect, scratch: Path
-) -> Iterator[Way | StageVerdict]:
-    from tasks.bisecting import onnx_ways, tensorflow_ways
-
-    shop, exported = workshop(), suspect.exported
-    parent, candidate = shop.fetch(suspect.parent.tree), shop.fetch(exported.artifact.tree)
-    if exported.artifact.format is ModelFormat.SAVED_MODEL:
-        return tensorflow_ways(parent, candidate)
+    parent = shop.fetch(suspect.parent.tree)
+    if artifact.format is ModelFormat.SAVED_MODEL:
+        ways = tensorflow_ways(parent, candidate)
+        return bisect(ways, case, shop.children, scratch)
     job = ExportJob(recipe, parent, converter, shop.children)
-    return onnx_ways(job, candidate, exported.passes, scratch)
+    return bisect_onnx(job, candidate, suspect.exported.passes, case, scratch)
+
+
+def _with_node(
+    recipe: Recipe,
+    diagnosis: Diagnosis,
+    bisection: Bisection,
+    suspect: Suspect,
+    reference: Reference,
+) -> Diagnosis:
+    """Add the first node that goes wrong, and keep what shows it for the quarantine."""
+    from tasks.locating import locate
+    from tasks.reproducers import with_culprit
+
+    shop = workshop()
+    located = locate(
+        recipe,
+        bisection,
+        shop.fetch(suspect.parent.tree),
+        suspect.parent.format,
+        shop.fetch(reference.inputs),
+        shop.fetch(reference.answers),
+        shop.children,
+        shop.new_folder("locate"),
+    )
+    return with_culprit(diagnosis, located, shop.folder)

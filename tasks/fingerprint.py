@@ -76,6 +76,7 @@ STAGES = (
     "tasks/export.py",
     "tasks/exporting.py",
     "tasks/isolation.py",
+    "tasks/matrix.py",
     "tasks/noise.py",
     "tasks/parity.py",
     "tasks/vary.py",

@@ -82,9 +82,7 @@ def held_when_released(manifest: Manifest, format_: ModelFormat) -> dict[str, di
 
     Float64 answers are not published, so that a replay could not measure the noise again.
     """
-    return {
-        probe.probe: {each.name: each.tolerance for each in probe.outputs if each.tolerance}
-        for published in manifest.formats
-        if published.format is format_
-        for probe in published.parity.probes
-    }
+    return next(
+        (published.parity.held for published in manifest.formats if published.format is format_),
+        {},
+    )

@@ -14,6 +14,7 @@ from tasks.domain.release import Reference
 from tasks.domain.value import Value
 from tasks.domain.waivers import apply_waivers, today_in_utc
 from tasks.isolation import Call
+from tasks.matrix import MatrixJob, fill_matrix
 from tasks.progress import StageProgress
 from tasks.runners import FAMILIES
 from tasks.runtime import STAGE, workshop
@@ -82,6 +83,14 @@ def check_parity(recipe: Recipe, reference: Reference, candidate: VerifiedArtifa
     )
     progress.finish()
     report = apply_waivers(compared.value, recipe.waivers, today_in_utc())
+    job = MatrixJob(
+        recipe=recipe,
+        model=shop.fetch(candidate.artifact.tree),
+        inputs=shop.fetch(reference.inputs),
+        answers=shop.fetch(reference.answers),
+        children=shop.children,
+    )
+    report = report.model_copy(update={"matrix": fill_matrix(job, report)})
     log = get_run_logger()
     tell = log.info if report.passed else log.error
     tell("%s: %s", recipe.name, report.summary())

@@ -11,6 +11,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from tasks import pages
+from tasks.domain.diagnosis import Diagnosis
 from tasks.domain.parity import ParityReport
 from tasks.domain.recipe import Recipe
 from tasks.domain.release import (
@@ -27,7 +28,8 @@ from tasks.domain.variants import published_variant
 from tasks.host import host_facts
 from tasks.package_versions import tool_versions
 from tasks.progress import StageProgress
-from tasks.report import parity_html, parity_markdown
+from tasks.report import diagnosis_markdown, parity_html, parity_markdown
+from tasks.reproducers import reproducer_files
 from tasks.runtime import STAGE, workshop
 from tasks.seal import seal_of
 from tasks.storage import publishing
@@ -79,7 +81,12 @@ def publish(release: Release, version: int | None = None) -> Published:
 
 
 @task(name="quarantine", task_run_name="quarantine {recipe.name}", **STAGE)
-def quarantine(recipe: Recipe, reports: tuple[ParityReport, ...], reason: str) -> str:
+def quarantine(
+    recipe: Recipe,
+    reports: tuple[ParityReport, ...],
+    reason: str,
+    diagnoses: tuple[Diagnosis, ...] = (),
+) -> str:
     """Keep the reports of a failed run where people can read them; return their key prefix."""
     shop = workshop()
     folder = shop.new_folder("quarantine")
@@ -88,9 +95,15 @@ def quarantine(recipe: Recipe, reports: tuple[ParityReport, ...], reason: str) -
         name = f"{number}-{report.candidate.folder}.json"
         files[name] = folder / name
         files[name].write_text(report.model_dump_json(indent=2))
+    for number, diagnosis in enumerate(diagnoses, start=1):
+        name = f"diagnosis-{number}.json"
+        files[name] = folder / name
+        files[name].write_text(diagnosis.model_dump_json(indent=2))
+    files |= reproducer_files(diagnoses, shop.folder)
+    show_diagnoses(recipe, diagnoses)
     files["report.html"] = folder / "report.html"
     files["report.html"].write_text(
-        parity_html(recipe, reports, failed=reason, tools=tool_versions())
+        parity_html(recipe, reports, failed=reason, tools=tool_versions(), diagnoses=diagnoses)
     )
     prefix = publishing.quarantine(shop.store, recipe.name, shop.run, files)
     get_run_logger().error("%s: reports kept at %s", recipe.name, shop.store.url(prefix))
@@ -105,6 +118,16 @@ def show_parity(recipe: Recipe, reports: tuple[ParityReport, ...]) -> None:
         key=f"parity-{recipe.name}",
         description=f"Parity of {recipe.name} with its source framework",
     )
+
+
+def show_diagnoses(recipe: Recipe, diagnoses: tuple[Diagnosis, ...]) -> None:
+    """Show in Prefect what went wrong, where anything did."""
+    if diagnoses:
+        create_markdown_artifact(
+            diagnosis_markdown(diagnoses),
+            key=f"diagnosis-{recipe.name}",
+            description=f"What went wrong with {recipe.name}",
+        )
 
 
 def _files(release: Release) -> dict[str, Path]:

@@ -86,6 +86,7 @@ def vary(
         source=shop.fetch(parent.tree),
         folder=folder,
         scratch=shop.new_folder("scratch"),
+        probes=shop.fetch(reference.inputs),
         calibration=calibration,
     )
     reply = shop.children.call(make_variant, request, call)

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 from pydantic import NonNegativeFloat, NonNegativeInt
 
 from tasks.domain.artifact import ModelFormat
+from tasks.domain.matrix import Matrix
 from tasks.domain.value import Value
 
 ProfileName: TypeAlias = Literal[
@@ -253,6 +254,8 @@ class ParityReport(Value):
     """How well both answer, where the true answers are known."""
     notes: tuple[str, ...] = ()
     """What else there is to know, such as a waiver that is no longer needed."""
+    matrix: Matrix = Matrix()
+    """Other ways to run the same files; empty in releases of before there was one."""
 
     @property
     def passed(self) -> bool:
@@ -265,6 +268,7 @@ class ParityReport(Value):
             and self.discriminates
             and all(probe.passed for probe in self.probes)
             and all(each.passed or each.waived for each in self.metrics)
+            and self.matrix.passed
         )
 
     @property
@@ -277,6 +281,14 @@ class ParityReport(Value):
             if each.waived
         ]
         return (*outputs, *((each.words, each.waived) for each in self.metrics if each.waived))
+
+    @property
+    def held(self) -> dict[str, dict[str, Tolerance]]:
+        """By probe and output: what its numbers were held to, with the noise that was measured."""
+        return {
+            probe.probe: {each.name: each.tolerance for each in probe.outputs if each.tolerance}
+            for probe in self.probes
+        }
 
     def reasons(self) -> tuple[str, ...]:
         """Say in words why the report does not pass, each failed output of each probe by name."""
@@ -293,7 +305,8 @@ class ParityReport(Value):
         ]
         failed += [each.words for each in self.metrics if not each.passed and not each.waived]
         same = "the reference answers every row alike, so any model would pass"
-        return (*empty, *failed, *(() if self.discriminates else (same,)))
+        elsewhere = self.matrix.reasons() if not empty and not failed else ()
+        return (*empty, *failed, *(() if self.discriminates else (same,)), *elsewhere)
 
     def summary(self) -> str:
         """Say the verdict in one line: how close it is, or the first reasons why it fails."""

@@ -52,9 +52,6 @@ class PassPlan(Value):
 
 EVERY_PASS = PassPlan()
 
-RAW = PassPlan(exporter=(), simplifier=())
-"""The raw export."""
-
 
 class SkippedPass(Value):
     """A pass without which a release went on."""

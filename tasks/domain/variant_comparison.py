@@ -113,22 +113,23 @@ def agreement_of(
     """
     spec = next((each for each in outputs if each.role in _RANKED), None)
     spec = spec or next((each for each in outputs if each.role == "labels"), None)
+    nothing = Agreement(rows=0, top1_equal=0, on=on)
     if spec is None or not parts:
-        return Agreement(rows=0, top1_equal=0, on=on)
+        return nothing
+    if spec.role in _RANKED and not all(_is_table(reference[spec.name]) for reference, _ in parts):
+        return nothing
     left = np.concatenate([reference[spec.name] for reference, _ in parts])
     right = np.concatenate([candidate[spec.name] for _, candidate in parts])
     if spec.role == "labels":
-        same = left == right
-    elif _is_table(left):
-        tolerance = tolerance_for(profile, spec)
-        equal = compare_ranks(left, right, tolerance).top1_equal
-        true, own = _accuracy(left, labels), _accuracy(right, labels)
-        return Agreement(
-            rows=len(left), top1_equal=equal, on=on, accuracy=own, source_accuracy=true
-        )
-    else:
-        return Agreement(rows=0, top1_equal=0, on=on)
-    return Agreement(rows=len(left), top1_equal=int(np.count_nonzero(same)), on=on)
+        equal = int(np.count_nonzero(left == right))
+        return Agreement(rows=len(left), top1_equal=equal, on=on)
+    return Agreement(
+        rows=len(left),
+        top1_equal=compare_ranks(left, right, tolerance_for(profile, spec)).top1_equal,
+        on=on,
+        accuracy=_accuracy(right, labels),
+        source_accuracy=_accuracy(left, labels),
+    )
 
 
 def _accuracy(scores: NDArray[np.generic], labels: NDArray[np.generic] | None) -> float | None:

@@ -91,8 +91,8 @@ def variants_fault(variants: tuple[VariantSpec, ...], *, real_data: bool) -> str
         return f"variants: '{twice[0]}' is there twice (expected each kind once)"
     if "int8" in kinds and not real_data:
         return (
-            f"variants[{kinds.index('int8')}]: 'int8' is calibrated on real rows, and "
-            "'parity.real' names none; name some there, or leave 'int8' out"
+            "variants: 'int8' is calibrated on real rows, and 'parity.real' names none; name some "
+            "there, or leave 'int8' out"
         )
     return ""
 

@@ -16,6 +16,7 @@ _COLUMNS = (
     "format", "probe", "rows", "output", "verdict", "max abs", "max rel", "p99.9", "cosine",
     "of tolerance", "top-1", "top-5", "ties",
 )  # fmt: skip
+_WAYS = ("runtime", "optimisation", "device", "verdict", "of tolerance", "in words")
 
 
 def parity_markdown(recipe: Recipe, reports: Sequence[ParityReport]) -> str:
@@ -31,7 +32,17 @@ def parity_markdown(recipe: Recipe, reports: Sequence[ParityReport]) -> str:
             lines += [f"  - {plain(reason)}" for reason in report.reasons()]
     lines += ["", _row(_COLUMNS), _row(["---"] * len(_COLUMNS))]
     lines += [_row(cells) for report in reports for cells in _cells(report)]
+    if any(each.matrix.cells for each in reports):
+        lines += ["", _row(_WAYS), _row(["---"] * len(_WAYS))]
+        lines += [_row(cells) for report in reports for cells in _way_cells(report)]
     return "\n".join([*lines, ""])
+
+
+def _way_cells(report: ParityReport) -> Iterator[list[str]]:
+    verdicts = {None: "", True: "pass", False: "FAIL"}
+    for each in report.matrix.cells:
+        used = "" if each.budget is None else share(each.budget)
+        yield [each.runtime, each.level, each.provider, verdicts[each.passed], used, each.words]
 
 
 def _cells(report: ParityReport) -> Iterator[list[str]]:

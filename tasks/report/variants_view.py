@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tasks.domain.release import Release
     from tasks.domain.variants import VariantOutcome
 
-_ROW, _LEFT = 84, 56
+_ROW, _LEFT, _WIDTH = 84, 158, 230
 _LONGEST = 34
 """Characters that fit into a box."""
 
@@ -46,9 +46,10 @@ def variant_nodes(release: Release | None, x: int, top: int) -> tuple[VariantNod
     return tuple(_node(each, x + _LEFT, top + _ROW * i) for i, each in enumerate(made))
 
 
-def height_of(nodes: tuple[VariantNode, ...]) -> int:
-    """Return how much higher the picture becomes."""
-    return _ROW * len(nodes)
+def room_for(nodes: tuple[VariantNode, ...]) -> dict[str, int]:
+    """Return how much higher the picture becomes, and how wide it must be at least."""
+    width = max((each.x for each in nodes), default=-_WIDTH) + _WIDTH + 8
+    return {"variants": _ROW * len(nodes), "branch": width}
 
 
 def _node(made: VariantOutcome, x: int, y: int) -> VariantNode:

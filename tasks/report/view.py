@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tasks.report.chart import LEFT, TOTAL, WIDTH, charts
+from tasks.report.diagnosis import diagnosis_views
 from tasks.report.figures import seconds, share, size
 from tasks.report.parity_table import output_cells
-from tasks.report.variants_view import height_of, variant_nodes
+from tasks.report.variants_view import room_for, variant_nodes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tasks.domain.artifact import Cost, ModelFormat
+    from tasks.domain.diagnosis import Diagnosis
     from tasks.domain.parity import ParityReport, Tolerance
     from tasks.domain.recipe import Recipe
     from tasks.domain.release import Candidate, Release
@@ -43,6 +45,7 @@ def page_view(
     release: Release | None,
     failed: str,
     tools: Mapping[str, str],
+    diagnoses: Sequence[Diagnosis] = (),
 ) -> dict[str, Any]:
     """Return everything that the page's template names."""
     titles = _titles(reports)
@@ -63,12 +66,14 @@ def page_view(
         "headline": _headline(recipe, tuple(latest.values()), passed=passed),
         "reasons": reasons,
         "constant": sorted({name for each in reports for name in each.constant_outputs}),
+        "diagnoses": diagnosis_views(diagnoses),
         "nodes": _nodes(recipe, reports, release),
         "titles": titles,
         "charts": charts(reports, titles),
-        "geometry": geometry | {"variants": height_of(variants)},
+        "geometry": geometry | room_for(variants),
         "variants": variants,
         "tables": _tables(reports, titles),
+        "matrices": [(t, each.matrix) for t, each in zip(titles, reports, strict=True)],
         "runtimes": [(t, each.runtime) for t, each in zip(titles, reports, strict=True)],
         "changes": release.standing.changes if release else (),
         "changed_since": release.standing.version if release else None,
@@ -213,7 +218,7 @@ def _attempts(release: Release | None) -> list[dict[str, Any]]:
             "format": candidate.verified.artifact.format.label,
             "converter": attempt.converter,
             "succeeded": attempt.succeeded,
-            "reason": attempt.reason,
+            "reason": "; ".join(filter(None, (attempt.reason, attempt.diagnosis))),
             "cost": seconds(attempt.cost.seconds) if attempt.cost.seconds else "",
         }
         for candidate in release.candidates

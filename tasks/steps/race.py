@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 _FEWEST, _MOST = 9, 31
 """Pairs: as many as fit into the time, but no fewer and no more than these."""
 _SECONDS = 3.0
-_SAMPLE_SECONDS = 0.002
-"""What answers faster is run several times for one sample: a clock's tick would decide else."""
+_SAMPLE_SECONDS = 0.01
+"""What answers faster is run several times for one sample: one interruption would decide else."""
 
 
 class RaceRequest(Value):

@@ -25,6 +25,8 @@ class VariantRequest(Value):
     """Empty folder for the variant."""
     scratch: Path
     """Empty folder for what is of no use afterwards."""
+    probes: Path
+    """Folder of ``<probe>.npz``, on which activations are looked at."""
     calibration: Path | None = None
     """``.npz`` of real rows, by the inputs' names; int8 needs it."""
 

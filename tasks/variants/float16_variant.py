@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tasks.domain.errors import ExportError
+from tasks.steps.onnx_file import nodes
 from tasks.variants.editing import MODEL, changing_weights, kept, refuse_overflow, write
+from tasks.variants.ranges import peak_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,7 +35,8 @@ def make_float16(request: VariantRequest, spec: Float16) -> tuple[str, ...]:
     """Convert, and return what is to be told of the weights.
 
     Raises:
-        ExportError: A weight overflows, or ``keep_float32`` names what is not there.
+        ExportError: A weight or an activation overflows, or ``keep_float32`` names what is not
+            there.
     """
     import onnx
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
@@ -42,8 +46,19 @@ def make_float16(request: VariantRequest, spec: Float16) -> tuple[str, ...]:
     stay = kept(where, model, spec.keep_float32)
     blocked = stay._replace(operators=stay.operators | set(DEFAULT_OP_BLOCK_LIST))
     weights = changing_weights(model, blocked)
+    if not weights:
+        message = f"{where}: no float32 weight that could be float16. Leave the variant out."
+        raise ExportError(message)
     refuse_overflow(where, weights, "float16", _LARGEST)
+    if peak := peak_of(where, request.source, blocked, request.probes, request.scratch):
+        message = (
+            f"{where}: node '{peak.node}' reaches {peak.magnitude:.6g} on the probe "
+            f"'{peak.probe}', which float16 can only hold as infinity (its largest is "
+            f"{_LARGEST:g}). Name the node, and those that read it, in 'keep_float32'."
+        )
+        raise ExportError(message)
     notes = _notes(weights)
+    own_casts = [node.output[0] for node in nodes(model) if node.op_type == "Cast"]
     # ONNX infers shapes of what is too large for one protobuf message from the file alone
     apart = _is_apart(path)
     converted: Proto = convert_float_to_float16(
@@ -54,8 +69,42 @@ def make_float16(request: VariantRequest, spec: Float16) -> tuple[str, ...]:
         op_block_list=sorted(blocked.operators),
         node_block_list=sorted(blocked.nodes),
     )
+    _join_kept(converted, frozenset(own_casts))
     write(converted, request.scratch, request.folder)
     return notes
+
+
+def _join_kept(model: Proto, own_casts: frozenset[str]) -> None:
+    """Let float32 pass between nodes that are kept, where the converter casts it there and back.
+
+    A value that is kept in float32 because it overflows would become infinite on the way.
+
+    Args:
+        model: As the converter left it.
+        own_casts: Outputs of the casts that the model had before; they stay.
+    """
+    from onnx import TensorProto
+
+    graph = model.graph
+    wide = {  # what became float16, and what it was
+        node.output[0]: node.input[0]
+        for node in graph.node
+        if _casts_to(node) == TensorProto.FLOAT16 and node.output[0] not in own_casts
+    }
+    for node in graph.node:
+        if _casts_to(node) == TensorProto.FLOAT and node.input[0] in wide:
+            node.op_type, node.input[0] = "Identity", wide[node.input[0]]
+            del node.attribute[:]
+    read = {name for node in nodes(model) for name in node.input}
+    dead = wide.keys() - read
+    for node in [each for each in graph.node if each.output and each.output[0] in dead]:
+        graph.node.remove(node)
+
+
+def _casts_to(node: Proto) -> int | None:
+    if node.op_type != "Cast":
+        return None
+    return next((each.i for each in node.attribute if each.name == "to"), None)
 
 
 def _is_apart(path: Path) -> bool:

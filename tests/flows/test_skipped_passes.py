@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from flows.release_model import release_model
+from tasks.domain.diagnosis import Diagnosis
 from tasks.domain.errors import ParityError
 from tasks.isolation import Call, Children, Family
 from tasks.settings import store_settings
@@ -96,6 +97,12 @@ def test_a_raw_export_that_is_wrong_is_nobody_elses_fault(catalogue: Callable[..
 
     with pytest.raises(ParityError, match="first wrong after raw export on probe"):
         release_model(model)
+
+    kept = open_store(store_settings())
+    (key,) = [k for k in kept.keys(f"quarantine/{model}/") if k.endswith("diagnosis-1.json")]
+    diagnosis = Diagnosis.model_validate_json(kept.read(key).content)
+    assert (diagnosis.stage, diagnosis.converter) == ("raw export", "drops-bias")
+    assert [each.passed for each in diagnosis.verdicts] == [False]
 
 
 def test_the_diagnosis_of_a_failed_converter_is_kept_when_another_is_proven(

@@ -108,3 +108,18 @@ def black_and_drawn() -> list[Any]:
     rng = np.random.default_rng(0)
     rows = [np.zeros((1, 8, 8)), *rng.integers(0, 17, (6, 1, 8, 8))]
     return [each.tolist() for each in rows]
+
+
+def test_a_model_that_gains_nothing_is_released_without_the_variant(
+    catalogue: Callable[..., str],
+) -> None:
+    model = catalogue(variants=["float16", "bfloat16", "int8"])
+
+    release_model(model)
+
+    manifest = latest(model)
+    assert [each.released for each in manifest.variants] == [False, False, False]
+    assert "no float32 weight" in manifest.variants[0].reason
+    assert "no float32 weight of 64 elements" in manifest.variants[1].reason
+    assert "nothing of it can be quantised" in manifest.variants[2].reason
+    assert [each.folder for each in manifest.formats] == ["onnx"]
