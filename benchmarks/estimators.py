@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 REAL_ROWS = 32
 
 _PARAMS: dict[str, dict[str, Any]] = {
+    "BayesianGaussianMixture": {"n_components": 3},
+    "Binarizer": {"threshold": 5.0},
+    "GaussianMixture": {"n_components": 3},
+    "GaussianRandomProjection": {"n_components": 4},
     "GradientBoostingClassifier": {"n_estimators": 20},
     "GradientBoostingRegressor": {"n_estimators": 20},
     "HistGradientBoostingClassifier": {"max_iter": 20},
@@ -39,6 +43,9 @@ _PARAMS: dict[str, dict[str, Any]] = {
     "NuSVC": {"probability": True, "nu": 0.2},
 }
 """Where the defaults are slow, or fit nothing that can be exported."""
+
+_COUNTS = {"BernoulliNB", "ComplementNB", "MultinomialNB"}
+"""These are made for counts, so they learn the pictures of digits, whose pixels count to 16."""
 
 _NOT_TRIED = {
     "ArrayFeatureExtractor": "a part of skl2onnx's own graphs",
@@ -103,7 +110,7 @@ def _fitted(name: str, kind: type[Any], folder: Path) -> Fitted:
     from sklearn.model_selection import train_test_split
 
     estimator = _made(name, kind)
-    rows, truth = _data(regression=bool(is_regressor(estimator)))
+    rows, truth = _data("diabetes" if is_regressor(estimator) else _data_set(name))
     seen, unseen, seen_truth, _ = train_test_split(rows, truth, random_state=0, test_size=0.3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -129,16 +136,23 @@ def _made(name: str, kind: type[Any]) -> Any:  # noqa: ANN401 - scikit-learn has
     if "estimators" in known:
         other = Ridge() if regressor else LogisticRegression(C=0.1, max_iter=2_000)
         params["estimators"] = [("one", inner), ("other", other)]
+    if name == "GaussianProcessRegressor":
+        from sklearn.gaussian_process.kernels import RBF
+
+        params["kernel"] = RBF(0.1)  # as wide as the data; the default answers every row alike
     if "param_grid" in known:
         params["param_grid"] = {"C": [0.5, 1.0]}
     return kind(**params)
 
 
-def _data(*, regression: bool) -> tuple[NDArray[np.float32], NDArray[Any]]:
+def _data_set(name: str) -> str:
+    return "digits" if name in _COUNTS else "wine"
+
+
+def _data(name: str) -> tuple[NDArray[np.float32], NDArray[Any]]:
     import sklearn.datasets
 
-    load = sklearn.datasets.load_diabetes if regression else sklearn.datasets.load_wine
-    rows, truth = load(return_X_y=True)
+    rows, truth = getattr(sklearn.datasets, f"load_{name}")(return_X_y=True)
     return rows.astype(np.float32), truth
 
 

@@ -207,7 +207,7 @@ def _limits(
     if isinstance(truth, Held):
         return Limits(truth.tolerances.get(spec.name, tolerance))
     own = own_noise(truth, spec.name, reference[spec.name])
-    if own is None or profile not in NOISE_DECIDES:
+    if own is None or not own.gates or profile not in NOISE_DECIDES:
         return Limits(tolerance, own)
     widened = own.widened(tolerance)
     whole = len(own.rows) == len(reference[spec.name])

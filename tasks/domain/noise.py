@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from tasks.domain.parity import NoiseParity, Tolerance
+from tasks.domain.spread import typical_magnitude
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,9 +30,15 @@ ULP = 2.0**-23
 LEAST_MAX, LEAST_RMS = 4 * ULP, ULP
 """A source that is closer to float64 than this counts as this far from it.
 
-scikit-learn adds in float64 and rounds once (half an ulp), and a constant output is exact: any
-rounding of a candidate would be many times that, and of zero infinitely many.
+A constant output is exact: any rounding of a candidate would be infinitely many times that.
 """
+
+ROUNDED_ONCE = 0.51 * ULP
+"""A source that is this close to float64 computed wider than it answers and rounded once, as
+scikit-learn does: that says nothing of what float32 costs, so the profile decides."""
+
+A_ROUNDING = 2.0**-24
+"""The most by which rounding to float32 changes a number, relative to it: half of ``ULP``."""
 
 BOUND_MAX, BOUND_RMS = 10.0, 6.0
 """How many times the source's own error a candidate's largest, and its RMS, may be.
@@ -57,6 +64,10 @@ class Truth(NamedTuple):
     """Which rows of the probe, ascending."""
     answers: Mapping[str, Array]
     """By output name, first axis those rows; floating outputs alone."""
+    moved: Mapping[str, Array] = {}
+    """Likewise to inputs that are off by a rounding, from a source that computes wider than
+    it answers. Who computes in float32 answers at best as for such inputs (backward error;
+    Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 1.5)."""
 
 
 class Held(NamedTuple):
@@ -78,6 +89,13 @@ class OwnNoise:
     rms: float
     left_out: int
     """Rows in which float64 went another way than float32."""
+    typical: float = 0.0
+    """The least scale of a row, for rows of one number: the median of all."""
+
+    @property
+    def gates(self) -> bool:
+        """Whether it says what float32 costs, and not only that the answer was rounded."""
+        return self.largest > ROUNDED_ONCE
 
     @property
     def allowed(self) -> float:
@@ -110,7 +128,12 @@ def own_noise(truth: Truth | None, name: str, reference: Array) -> OwnNoise | No
         return None
     right = answer.reshape(len(answer), -1).astype(np.float64)
     own = reference[truth.rows].reshape(right.shape)
-    errors = [_errors(right[i], own[i]) for i in range(len(right))]
+    moved = np.asarray(truth.moved.get(name, own)).reshape(right.shape)
+    typical = typical_magnitude(right)
+    errors = [
+        np.maximum(_errors(right[i], own[i], typical), _errors(right[i], moved[i], typical))
+        for i in range(len(right))
+    ]
     worst = np.array([each.max(initial=0.0) for each in errors])
     usual = max(float(np.median(worst)), LEAST_MAX)
     kept = (worst <= min(CEILING, _OUTLIER * usual)) & (_largest(right) > 0)
@@ -124,6 +147,7 @@ def own_noise(truth: Truth | None, name: str, reference: Array) -> OwnNoise | No
         largest=float(worst[kept].max()),
         rms=float(np.sqrt(squares / max(1, count))),
         left_out=int(np.count_nonzero(~kept)),
+        typical=typical,
     )
 
 
@@ -140,7 +164,7 @@ def compare_noise(own: OwnNoise, candidate: Array, *, gated: bool) -> NoiseParit
     """
     mismatched, squares, count, largest = 0, 0.0, 0, 0.0
     for row, right in zip(own.rows, own.truth, strict=True):
-        error = _errors(right, candidate[row].reshape(-1))
+        error = _errors(right, candidate[row].reshape(-1), own.typical)
         mismatched += int(np.count_nonzero(error > own.allowed))
         squares += float((error**2).sum())
         count += error.size
@@ -169,13 +193,15 @@ def _largest(table: Floats) -> Floats:
     return largest
 
 
-def _errors(right: Floats, other: Array) -> Floats:
-    """Return the errors of one row over its largest, where both are finite."""
+def _errors(right: Floats, other: Array, typical: float) -> Floats:
+    """Return the errors of one row over its largest; 0 where either is not finite.
+
+    Shape (elements,), as ``right``.
+    """
     answer = other.astype(np.float64)
     finite = np.isfinite(right) & np.isfinite(answer)
-    right, answer = right[finite], answer[finite]
-    scale = float(np.abs(right).max(initial=0.0))
-    with np.errstate(over="ignore"):
+    scale = max(typical, float(np.abs(right[finite]).max(initial=0.0)))
+    with np.errstate(over="ignore", invalid="ignore"):
         error = np.abs(answer - right)
-    error[error <= _DUST] = 0
+    error[~finite | (error <= _DUST)] = 0
     return error / scale if scale > 0 else error

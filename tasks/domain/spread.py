@@ -97,7 +97,23 @@ def _scales(table: NDArray[np.generic]) -> Floats:
         block = np.abs(table[where].astype(np.float64))
         block[~np.isfinite(block)] = 0
         scales[where[0]] = np.maximum(scales[where[0]], block.max(axis=1, initial=0))
-    return scales
+    return np.maximum(scales, typical_magnitude(table))
+
+
+def typical_magnitude(table: NDArray[np.generic]) -> float:
+    """Return the median finite magnitude of a table of one column; 0 for wider ones.
+
+    A row of one number has no other element to set its scale, and a number that lies near zero
+    by chance, such as a decision between two classes, is a difference of larger ones.
+
+    Args:
+        table: Real numbers, shape (rows, elements).
+    """
+    if table.shape[1] != 1 or not len(table):
+        return 0.0
+    column = np.abs(table[:, 0].astype(np.float64))
+    finite = column[np.isfinite(column)]
+    return float(np.median(finite)) if len(finite) else 0.0
 
 
 def _share(part: Floats, whole: Floats) -> Floats:

@@ -18,7 +18,7 @@ from tasks.domain.recipe import Recipe
 from tasks.domain.release import ProbeInfo
 from tasks.domain.task_metric import task_metric
 from tasks.domain.value import Value
-from tasks.steps.float64 import ROWS
+from tasks.steps.float64 import MOVED, ROWS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -89,7 +89,9 @@ def _truth(request: CompareRequest, probe: str) -> Truth | Held | None:
     if request.float64 is None or not (request.float64 / f"{probe}.npz").is_file():
         return None
     arrays = _load(request, request.float64, probe)
-    return Truth(rows=arrays.pop(ROWS), answers=arrays)
+    rows = arrays.pop(ROWS)
+    moved = {name.removeprefix(MOVED): arrays.pop(name) for name in list(arrays) if MOVED in name}
+    return Truth(rows=rows, answers=arrays, moved=moved)
 
 
 def _metric(

@@ -10,7 +10,9 @@ from pydantic import NonNegativeInt
 
 from tasks.arrays import load_arrays, save_arrays
 from tasks.child import report_progress
+from tasks.domain.artifact import ModelFormat
 from tasks.domain.errors import VerificationError
+from tasks.domain.noise import A_ROUNDING
 from tasks.domain.recipe import HeldOutRows, Recipe
 from tasks.domain.value import Value
 from tasks.steps.answer import answer_probe
@@ -18,10 +20,15 @@ from tasks.steps.answer import answer_probe
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from tasks.runners import Runner
+
     Arrays = dict[str, NDArray[Any]]
 
 ROWS = "rows of the probe"
 """Under this name each file says which rows were answered; no output can be called so."""
+
+MOVED = "moved inputs, "
+"""Names that begin so hold the answers to inputs that are off by a rounding."""
 
 _ROWS_A_PROBE, _HEAVY_ROWS_A_PROBE = 64, 1
 _HEAVY_PROBES = 8
@@ -87,13 +94,32 @@ def answer_in_float64(request: Float64Request) -> Float64Reply:
             wide = {key: each for key, each in answers.items() if each.dtype == np.float64}
             if not wide:
                 return Float64Reply(words="no float64: it answers in float32 whatever it is given")
-            save_arrays(request.folder / f"{name}.npz", wide | {ROWS: rows})
+            moved = _moved(runner, inputs, where, request.recipe)
+            save_arrays(request.folder / f"{name}.npz", wide | moved | {ROWS: rows})
             total += len(rows)
     except VerificationError as error:
         return Float64Reply(words=f"no float64: {_short(error)}")
     except Exception as error:  # noqa: BLE001 - a source that cannot is no fault of its candidate
         return Float64Reply(words=f"no float64: {type(error).__name__}: {_short(error)}")
     return Float64Reply(words=f"float64 by {runner.runtime} on {total} rows", rows=total)
+
+
+def _moved(runner: Runner, inputs: Arrays, where: str, recipe: Recipe) -> Arrays:
+    """Return the answers to inputs that are off by a rounding, of scikit-learn alone.
+
+    It computes in float64 whatever it is given, so that its float32 answers show no noise.
+    """
+    if recipe.source_format is not ModelFormat.SKLEARN:
+        return {}
+    random = np.random.default_rng(0)
+    off = {
+        name: each * (1 + A_ROUNDING * random.choice([-1.0, 1.0], each.shape))
+        if each.dtype == np.float64
+        else each
+        for name, each in inputs.items()
+    }
+    answers = answer_probe(runner, off, where, recipe)
+    return {f"{MOVED}{key}": each for key, each in answers.items() if each.dtype == np.float64}
 
 
 def _chosen(request: Float64Request) -> list[tuple[str, NDArray[np.intp], Arrays]]:
