@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import suppress
+from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.domain.artifact import ModelFormat
 from tasks.domain.diagnosis import Bisection, StageVerdict, Way
 from tasks.domain.errors import ConfigurationError, ParityError, ReleaseError, VerificationError
+from tasks.domain.noise import DUST, LEAST_MAX
+from tasks.domain.parity import Tolerance
 from tasks.domain.passes import PassPlan
 from tasks.domain.recipe import Recipe
 from tasks.domain.release import ProbeInfo
@@ -47,6 +50,8 @@ class Case(Value):
     """Folder of ``<probe>.npz``."""
     answers: Path
     """Folder of the source's answers, likewise."""
+    held: dict[str, Tolerance] = {}
+    """By output, what the numbers are held to; the profile's where one is absent."""
 
 
 class Asked(Value):
@@ -97,7 +102,23 @@ def case_for(
         inputs=folder / "inputs",
         answers=folder / "answers",
         checks_form=report is None,
+        held=_held(report, probe.name),
     )
+
+
+def _held(report: ParityReport | None, probe: str) -> dict[str, Tolerance]:
+    """Return by output what tells a right way from a wrong one on this probe.
+
+    What the comparison held it to; but where only the noise floor saw the fault, which float64
+    answers alone can tell, a bound between the source's own error and the candidate's.
+    """
+    held = dict(report.held.get(probe, {})) if report else {}
+    found = next((each for each in report.probes if each.probe == probe), None) if report else None
+    for output in found.outputs if found else ():
+        if output.noise and not output.noise.passed:
+            between = sqrt(max(output.noise.own_max, LEAST_MAX) * output.noise.error_max)
+            held[output.name] = Tolerance(rtol=0, scale=between, floor=DUST)
+    return held
 
 
 def _most_telling(report: ParityReport | None, probes: tuple[ProbeInfo, ...]) -> ProbeInfo:
@@ -156,6 +177,7 @@ def judge(way: Way, case: Case, children: Children, scratch: Path) -> StageVerdi
             probes=(case.probe,),
             reference=case.answers,
             answers=answers,
+            held={case.probe.name: case.held},
         )
         call = _call(case.recipe, Family.LIGHT)
         report = children.call(compare, request, call).value

@@ -53,7 +53,7 @@ over a tree's threshold or through a cast. Such rows are held to the profile."""
 _OUTLIER = 50.0
 """A row that strays this many times as far as the median row went another way too."""
 
-_DUST = 1e-9
+DUST = 1e-9
 """Absolute errors below this count as none; see the floor of ``tasks.domain.profiles``."""
 
 
@@ -203,5 +203,5 @@ def _errors(right: Floats, other: Array, typical: float) -> Floats:
     scale = max(typical, float(np.abs(right[finite]).max(initial=0.0)))
     with np.errstate(over="ignore", invalid="ignore"):
         error = np.abs(answer - right)
-    error[~finite | (error <= _DUST)] = 0
+    error[~finite | (error <= DUST)] = 0
     return error / scale if scale > 0 else error

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from onnx import TensorProto, helper
 
 from tasks.bisecting import Asked, Case, bisect, case_for, judge, runtime_ways, tensorflow_ways
 from tasks.domain.artifact import ModelFormat
 from tasks.domain.diagnosis import Way
+from tasks.domain.parity import NoiseParity, OutputParity, ParityReport, ProbeParity
+from tasks.domain.profiles import PROFILES
 from tasks.domain.recipe import Limits
 from tests.integration.conftest import save
 from tests.integration.test_planted_faults import RECIPE, at, change, network
@@ -141,3 +144,36 @@ def test_a_saved_model_is_bisected_from_the_onnx_file_that_was_proven(tmp_path: 
 
     assert (first.format, first.optimisation) == (ModelFormat.ONNX, "all")
     assert (second.stage, second.format) == ("TensorFlow", ModelFormat.SAVED_MODEL)
+
+
+def test_a_fault_that_only_the_noise_floor_sees_is_bisected_all_the_same(
+    children: Children, asked: Asked, tmp_path: Path
+) -> None:
+    net = network()
+    change("b3", lambda bias: bias * np.float32(1 + 2e-5), net)
+    wrong = way(save(net, tmp_path / "wrong"))
+    unheard = case_of(asked, wrong, children, tmp_path)
+    assert judge(wrong, unheard, children, tmp_path).passed, "the profile does not see it"
+
+    case = case_for(wrong, _noise_report(), asked, children, tmp_path)
+
+    assert judge(wrong, case, children, tmp_path).passed is False
+    assert judge(way(tmp_path / "good"), case, children, tmp_path).passed
+
+
+def _noise_report() -> ParityReport:
+    """Return a report in which the logits fail by the noise floor alone."""
+    noise = NoiseParity(
+        rows=8, own_max=1e-7, own_rms=5e-8, error_max=4e-6, error_rms=2e-6,
+        ratio_max=8.4, ratio_rms=17, bound_max=10, bound_rms=6,
+    )  # fmt: skip
+    logits = OutputParity(
+        name="logits", passed=False, reason="error against float64 is too large", shape=(8, 10),
+        expected_shape=(8, 10), dtype="float32", expected_dtype="float32", total=80,
+        mismatched=0, noise=noise, tolerance=PROFILES["float32-conv"].base,
+    )  # fmt: skip
+    return ParityReport(
+        reference=ModelFormat.TORCH, candidate=ModelFormat.ONNX, runtime="onnxruntime",
+        profile="float32-conv", tolerance=PROFILES["float32-conv"].base, discriminates=True,
+        probes=(ProbeParity(probe="random", rows=8, outputs=(logits,)),),
+    )  # fmt: skip

@@ -30,7 +30,8 @@ def noisy(right: NDArray[np.float64], by: float, seed: int = 1) -> NDArray[np.fl
     """Return ``right`` with errors of up to ``by`` of each row's largest, in float32."""
     scale = np.abs(right).max(axis=1, keepdims=True)
     stray = np.random.default_rng(seed).uniform(-by, by, right.shape) * scale
-    return (right + stray).astype(np.float32)
+    answer: NDArray[np.float32] = (right + stray).astype(np.float32)
+    return answer
 
 
 def compared(
