@@ -176,7 +176,7 @@ def test_the_end_of_the_demo_ends_everything(how: signal.Signals, tmp_path: Path
     command = f"trap '' INT; exec {sys.executable} -m deployments.demo --up --folder {tmp_path}/up"
     with output.open("w") as file:
         demo = subprocess.Popen(["bash", "-c", command], stdout=file, stderr=file, cwd=ROOT)
-    wait_for(lambda: "until Ctrl-C" in output.read_text() or demo.poll() is not None)
+    wait_for(lambda: "until Ctrl-C" in output.read_text() or demo.poll() is not None, seconds=150)
     assert demo.poll() is None, output.read_text()
     assert len(processes_that_know(tmp_path / "up")) > 4
 
