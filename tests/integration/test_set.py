@@ -133,6 +133,18 @@ def test_a_health_command_says_no_where_nothing_answers(
     assert not by_hand.is_healthy("redis")
 
 
+def test_nothing_of_ours_runs_as_root(by_hand: ByHand) -> None:
+    programs = [
+        program
+        for name, leash in by_hand.started.items()
+        if leash and leash.returncode is None and name != "redis"
+        for program in psutil.Process(leash._process.pid).children()
+    ]
+
+    assert len(programs) == 4
+    assert 0 not in {each.uids().effective for each in programs}
+
+
 def test_a_model_is_released(by_hand: ByHand, released: str) -> None:
     assert "finished successfully" in released.splitlines()[-1]
     assert "manifest.json" in "".join(open_store(by_hand.store.settings).keys(f"{MODEL}/1/"))

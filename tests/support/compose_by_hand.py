@@ -33,8 +33,16 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = (ROOT / "deployments" / "Dockerfile").read_text()
 BIN = Path(sys.executable).parent
+WRITABLE = ("cache", "keys", "scratch", "tmp")
 FOREIGN = ("postgres", "redis", "s3")
 SECONDS = 180
+USER = 1000
+AS_USER = (
+    *("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--pdeathsig=KILL"),
+    # it may look into root's folders, since the code may lie there, and write nowhere but in its own
+    *("--no-new-privs", "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"),
+)
+"""What the images' ``USER`` does, where root runs the tests."""
 
 
 class ByHand:
@@ -94,7 +102,7 @@ class ByHand:
     def run(self, name: str, *command: str) -> subprocess.CompletedProcess[str]:
         """Run another command in a container of a service of ours, as ``docker compose run``."""
         return subprocess.run(
-            [*entrypoint(), *command],
+            [*as_user(), *entrypoint(), *command],
             env=self._environment(name),
             cwd=ROOT,
             capture_output=True,
@@ -120,8 +128,10 @@ class ByHand:
         assert redis
         self._postgres = Postgres(self.folder / "postgres", postgres)
         self.store = S3Server(self.folder / "s3", grace_seconds=0)
-        for name in ("programs", "data", "cache", "keys", "scratch", "tmp"):
+        for name in ("programs", "data", *WRITABLE):
             (self.folder / name).mkdir()
+            if name in WRITABLE and os.geteuid() == 0:
+                os.chown(self.folder / name, USER, USER)
         (self.folder / "programs" / "redis-server").symlink_to(redis.path)
         self._redis_cli = shutil.which("redis-cli")
 
@@ -144,7 +154,7 @@ class ByHand:
                     return
             if process and process.returncode:
                 process.raise_if_ended()
-            time.sleep(0.2)
+            time.sleep(0.5)  # each look starts a Python
         raise AssertionError(f"{name}: not {condition}; {process and process.last_lines()}")
 
     def _start(self, name: str) -> Leashed | None:
@@ -163,7 +173,7 @@ class ByHand:
         command = [self._here(name, word) for word in self.services[name]["command"]]
         if "server" in command and "--host" in command:
             command += ["--port", str(self.ports["api"])]
-        start = command if name in FOREIGN else [*entrypoint(), *command]
+        start = command if name in FOREIGN else [*as_user(), *entrypoint(), *command]
         log = self.logs / f"{name}.log"
         process = Leashed(name, start, log=log, environment=self._environment(name))
         self._exits.enter_context(process)
@@ -223,6 +233,11 @@ class ByHand:
             text = text.replace("http://localhost:9000", self.store.endpoint)
         text = re.sub(r"^/app", str(ROOT), text)
         return re.sub(r"^/(cache|keys|scratch|tmp)(?=/|$)", rf"{self.folder}/\1", text)
+
+
+def as_user() -> tuple[str, ...]:
+    """Return what makes a command run without root's rights, if it has them."""
+    return AS_USER if os.geteuid() == 0 else ()
 
 
 def entrypoint() -> list[str]:
