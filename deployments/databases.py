@@ -47,10 +47,15 @@ class Program(NamedTuple):
     """Name and version, for people."""
 
 
-def find_postgres(debian: Path = _DEBIAN) -> Program | None:
-    """Return the folder of PostgreSQL's programs, the newest of this machine, if there is one."""
+def find_postgres(debian: Path = _DEBIAN, path: str | None = None) -> Program | None:
+    """Return the folder of PostgreSQL's programs, if there is one.
+
+    Args:
+        debian: Where Debian has one folder a version; the newest is taken.
+        path: Folders to look in next, as in ``PATH``; absent: that.
+    """
     packages = Path(sysconfig.get_paths()["purelib"])
-    beside = shutil.which("postgres")
+    beside = shutil.which("postgres", path=path)
     folders = [
         *sorted(debian.glob("*/bin"), key=_number, reverse=True),
         *([Path(beside).resolve().parent] if beside else []),

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 POSTGRES = find_postgres()
-BROUGHT = find_postgres(debian=Path("/nowhere"))
+BROUGHT = find_postgres(debian=Path("/nowhere"), path="/nowhere")
 REDIS = find_redis()
 VALKEY = find_redis(path="/nowhere")
 OWNER = """

@@ -22,7 +22,7 @@ MANIFESTS: list[dict[str, Any]] = [
     for name in KUSTOMIZATION["resources"]
     for document in yaml.safe_load_all((FOLDER / name).read_text())
 ]
-VERSIONS = all_versions()[-4:]
+VERSIONS = list(dict.fromkeys(all_versions()))[-4:]
 """Of Kubernetes: the four newest, of which its project maintains three."""
 
 SAME = {"migrate": "migrate", "server": "prefect-server", "services": "prefect-services"}

@@ -39,7 +39,7 @@ SECONDS = 180
 USER = 1000
 AS_USER = (
     *("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--pdeathsig=KILL"),
-    # it may look into root's folders, since the code may lie there, and write nowhere but in its own
+    # it may look into root's folders, where the code may lie, and write to its own alone
     *("--no-new-privs", "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"),
 )
 """What the images' ``USER`` does, where root runs the tests."""
