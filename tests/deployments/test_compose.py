@@ -211,7 +211,7 @@ def test_who_waits_for_an_end_waits_for_a_service_that_ends(resolved: dict[str, 
 
 
 def test_every_pool_has_a_worker(resolved: dict[str, Any]) -> None:
-    commands = [s["command"] for s in resolved.values() if "worker" in (s.get("command") or [])]
+    commands = [s["command"] for s in resolved.values() if "--pool" in (s.get("command") or [])]
 
     assert {each[each.index("--pool") + 1] for each in commands} == set(POOLS)
 

@@ -180,7 +180,7 @@ def assert_whole(said: str, folder: Path) -> None:
     asked = httpx.post(url, json={}, trust_env=False)
     allowed = httpx.post(url, json={}, auth=("conveyor", password), trust_env=False)
     ours = [each for each in psutil.process_iter(["environ", "cmdline"]) if of(each, folder)]
-    workers = [each for each in ours if "worker" in each.info["cmdline"]]
+    workers = [each for each in ours if "--pool" in each.info["cmdline"]]
 
     assert (asked.status_code, allowed.status_code) == (401, 200)
     assert ("PostgreSQL" in words) == (find_postgres() is not None)
