@@ -86,6 +86,7 @@ def _show(console: Console, options: argparse.Namespace) -> int:
                 options.folder,
                 at_once=options.at_once,
                 port=_PORT,
+                whole=options.up,
                 say=lambda text: status.update(f"{text} …"),
             )
             until_here.enter_context(stack)
@@ -104,6 +105,10 @@ def _show(console: Console, options: argparse.Namespace) -> int:
 def _print_addresses(console: Console, stack: LocalStack) -> None:
     console.print(f"  Prefect UI      {stack.ui_url}", highlight=False)
     console.print(f"  bucket browser  {stack.browser_url or '(none)'}", highlight=False)
+    if stack.credentials:
+        words = f"asks for {':'.join(stack.credentials)}"
+        console.print(f"  its API         {words}", highlight=False)
+        console.print(f"  it stands on    {stack.backing.words}", highlight=False, markup=False)
 
 
 def _run_catalogue(

@@ -7,7 +7,6 @@ the user's own Prefect profile untouched, and ends with the process that started
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shlex
 import sys
@@ -15,10 +14,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from deployments.backing import Backing
+from deployments.databases import kept_secret
+from deployments.folder_lock import locked
 from deployments.processes import Leashed, StackError, free_port, wait_until_healthy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     from deployments.s3_server import S3Server
@@ -28,8 +30,10 @@ POOL = "cpu"
 
 _SERVER_SECONDS = 120.0
 _BOOTSTRAP_SECONDS = 120.0
-_LOCK_SECONDS = 20.0
 _TICK_SECONDS = 0.05
+_SERVICES = ("prefect", "server", "services", "start")
+_MIGRATE = "PREFECT_SERVER_DATABASE_MIGRATE_ON_START"
+_NONE: Mapping[str, str] = {}
 
 
 class LocalStack:
@@ -41,6 +45,7 @@ class LocalStack:
         *,
         at_once: int = 2,
         port: int | None = None,
+        whole: bool = False,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Prepare to start the stack; entering starts it.
@@ -50,6 +55,9 @@ class LocalStack:
                 its runs.
             at_once: How many runs the worker holds at the same time.
             port: Of the Prefect server, if it is free; absent or taken: any that is free.
+            whole: Whether the server stands on PostgreSQL and Redis, as far as they are found,
+                with its background services apart, and asks for a password; else it is one
+                process on SQLite, which starts sooner.
             say: Is told, in a few words, what is being waited for.
         """
         self.folder = folder.resolve()
@@ -58,7 +66,11 @@ class LocalStack:
         self._say = say
         self._services: list[Leashed] = []
         self._exits = contextlib.ExitStack()
+        self._whole = whole
+        self._auth = ""
+        self.backing = Backing()
         self._store: dict[str, str] = {}
+        self._worker_store: dict[str, str] = {}
         self.browser_url: str | None = None
         self.ui_url = ""
 
@@ -100,9 +112,16 @@ class LocalStack:
         return {
             "PREFECT_API_URL": f"{self.ui_url}/api",
             "PREFECT_HOME": str(self.folder / "prefect"),
+            **({"PREFECT_API_AUTH_STRING": self._auth} if self._auth else {}),
             "CONVEYOR_CATALOGUE": os.environ.get("CONVEYOR_CATALOGUE", str(ROOT / "models")),
             **self._store,
         }
+
+    @property
+    def credentials(self) -> tuple[str, str] | None:
+        """Name and password that the server's API asks for, if it asks."""
+        name, _, password = self._auth.partition(":")
+        return (name, password) if self._auth else None
 
     def store_settings(self) -> dict[str, str]:
         """Return the fields of ``StoreSettings`` that reach this stack's bucket."""
@@ -134,41 +153,57 @@ class LocalStack:
         Raises:
             StackError: Which, and its last lines.
         """
-        for service in self._services:
+        for service in (*self.backing.processes, *self._services):
             service.raise_if_ended()
 
     def _start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = self._exits.enter_context(_lock(self.folder, self._say))
+        self._lock = self._exits.enter_context(locked(self.folder, self._say))
         port = free_port(self._port)
         self.ui_url = f"http://127.0.0.1:{port}"
+        if self._whole:
+            self._say("starting the databases")
+            self._auth = f"conveyor:{kept_secret(self.folder / 'password')}"
+            self.backing = self._exits.enter_context(Backing.found(self.folder, self._lock))
         self._say("starting the Prefect server and the S3 server")
-        server = self._serve(
-            "prefect-server",
-            *("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)),
-        )
+        server = self._start_server(port)
         bootstrap = self._serve("bootstrap", "deployments.bootstrap", "--local")
         store = self._exits.enter_context(_s3_server(self.folder / "s3"))
         self._store = store.environment()
         self.browser_url = store.browser_url
         wait_until_healthy(f"{self.ui_url}/api/health", server, _SERVER_SECONDS)
+        if self.backing.is_split:
+            variables = self._server_environment() | {_MIGRATE: "false"}
+            self._serve("prefect-services", *_SERVICES, variables=variables)
         self._say("deploying the flows")
         self._finish(bootstrap)
+        # what works gets no more rights in the store than it needs
+        self._worker_store = store.environment(worker=True) if self._whole else {}
         self._start_worker("worker", "default", "--limit", str(self.at_once))
         # a catalogue run waits for its models' runs: it must never hold one of their places
         self._start_worker("catalogue-worker", "catalogue")
         _write_privately(self.folder / "env", self._env_file())
 
+    def _start_server(self, port: int) -> Leashed:
+        start = ("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
+        apart = ("--no-services",) if self.backing.is_split else ()
+        return self._serve("prefect-server", *start, *apart, variables=self._server_environment())
+
+    def _server_environment(self) -> dict[str, str]:
+        """Return what the server's own processes have beside the variables of all."""
+        auth = {"PREFECT_SERVER_API_AUTH_STRING": self._auth} if self._auth else {}
+        return self.backing.environment() | auth
+
     def _start_worker(self, name: str, queue: str, *options: str) -> None:
         start = ("prefect", "worker", "start", "--pool", POOL, "--work-queue", queue)
-        self._serve(name, *start, "--name", name, *options)
+        self._serve(name, *start, "--name", name, *options, variables=self._worker_store)
 
-    def _serve(self, name: str, *command: str) -> Leashed:
+    def _serve(self, name: str, *command: str, variables: Mapping[str, str] = _NONE) -> Leashed:
         service = Leashed(
             name,
             [sys.executable, "-m", *command],
             log=self.folder / "logs" / f"{name}.log",
-            environment=self.full_environment(),
+            environment={**self.full_environment(), **variables},
             keep=(self._lock,),
         )
         self._services.append(service)
@@ -236,52 +271,6 @@ def _s3_server(folder: Path) -> S3Server:
 
     # what it has acknowledged is on its disk, so a short grace loses nothing
     return S3Server(folder, grace_seconds=1.0)
-
-
-@contextlib.contextmanager
-def _lock(folder: Path, say: Callable[[str], None]) -> Iterator[int]:
-    """Hold the folder's lock; the stack's processes hold it too, until the last has ended."""
-    path = folder / "lock"
-    with path.open("a+") as file:
-        deadline = time.monotonic() + _LOCK_SECONDS
-        while not _try_lock(file.fileno()):
-            owner = path.read_text().strip()
-            if _alive(owner) or time.monotonic() > deadline:
-                message = (
-                    f"{folder}: another stack runs there (process {owner or 'unknown'}). Use "
-                    f"that one (source {folder / 'env'}), or stop it with Ctrl-C in its terminal "
-                    f"(or: kill {owner})."
-                )
-                raise StackError(message)
-            say("waiting for the last stack to end")
-            time.sleep(0.2)
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        try:
-            yield file.fileno()
-        finally:
-            file.truncate(0)
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _alive(process: str) -> bool:
-    if not process.isdigit():
-        return False
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _write_privately(path: Path, text: str) -> None:

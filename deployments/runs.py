@@ -66,7 +66,8 @@ def run_all(
         StackError: A part of the stack has ended.
     """
     runs = [ModelRun(model) for model in models]
-    with httpx.Client(base_url=f"{stack.ui_url}/api", trust_env=False, timeout=10) as api:
+    url, auth = f"{stack.ui_url}/api", stack.credentials
+    with httpx.Client(base_url=url, auth=auth, trust_env=False, timeout=10) as api:
         while True:
             stack.raise_if_broken()
             under_way = [run for run in runs if run.command and not run.ended]

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
-import secrets
 import shutil
-import socket
 import sys
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr
 
 from deployments.processes import Leashed, StackError, wait_until_healthy
+from deployments.s3_identity import LOOPBACK, SERVICES, Identity, access, identity_in, write_private
 from tasks.domain.errors import StorageError
-from tasks.domain.value import Value
 from tasks.settings import StoreSettings
 from tasks.storage.s3 import open_store
 from tasks.storage.usable import ensure_usable
@@ -27,20 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-_LOOPBACK = "127.0.0.1"
-_SERVICES = ("master", "volume", "filer", "s3", "admin")
 _START_SECONDS = 30.0
 _LOCK_SECONDS = 15.0
 _GO_MEMORY = "400MiB"
 """Soft limit of the server's heap; without it 1.2 GB after a few large uploads (measured)."""
-
-
-class _Identity(Value):
-    """What a server keeps from one start to the next, in ``server.json`` of its folder."""
-
-    access_key_id: str
-    secret_access_key: str
-    ports: dict[str, int]
 
 
 class S3Server:
@@ -75,24 +62,24 @@ class S3Server:
         self.bucket = bucket
         self._admin_ui = admin_ui
         self._grace_seconds = grace_seconds
-        self._identity = _Identity(access_key_id="", secret_access_key="", ports={})
+        self._identity = Identity(access_key_id="", secret_access_key="", ports={})
         self._open = ExitStack()
 
     @property
     def endpoint(self) -> str:
         """The URL that S3 clients use."""
-        return f"http://{_LOOPBACK}:{self._identity.ports['s3']}"
+        return f"http://{LOOPBACK}:{self._identity.ports['s3']}"
 
     @property
     def browser_url(self) -> str:
         """Where a person browses the bucket; a key may be appended, after a slash."""
-        return f"http://{_LOOPBACK}:{self._identity.ports['filer']}/buckets/{self.bucket}"
+        return f"http://{LOOPBACK}:{self._identity.ports['filer']}/buckets/{self.bucket}"
 
     @property
     def admin_url(self) -> str:
         """The bucket in the administration pages, if they were asked for."""
         return (
-            f"http://{_LOOPBACK}:{self._identity.ports['admin']}/files?path=/buckets/{self.bucket}"
+            f"http://{LOOPBACK}:{self._identity.ports['admin']}/files?path=/buckets/{self.bucket}"
         )
 
     @property
@@ -117,9 +104,25 @@ class S3Server:
             browser_url=self.browser_url,
         )
 
-    def environment(self) -> dict[str, str]:
-        """Return the variables from which another process reads the same settings."""
-        plain = self.settings.model_dump() | {"secret_access_key": self.secret_access_key}
+    @property
+    def worker_settings(self) -> StoreSettings:
+        """The settings of a user who may do what a worker needs; see ``deployments.policies``."""
+        keys = {
+            "access_key_id": self._identity.worker_key_id,
+            "secret_access_key": SecretStr(self._identity.worker_secret),
+        }
+        return self.settings.model_copy(update=keys)
+
+    def environment(self, *, worker: bool = False) -> dict[str, str]:
+        """Return the variables from which another process reads the same settings.
+
+        Args:
+            worker: Whether it gets the worker's credentials instead of the owner's.
+        """
+        settings = self.worker_settings if worker else self.settings
+        assert settings.secret_access_key  # noqa: S101 - both have one
+        secret = settings.secret_access_key.get_secret_value()
+        plain = settings.model_dump() | {"secret_access_key": secret}
         return {
             f"CONVEYOR_STORE_{name.upper()}": str(value)
             for name, value in plain.items()
@@ -137,7 +140,7 @@ class S3Server:
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             lock = self._open.enter_context(_lock(self.folder / "server.lock"))
-            self._identity = _identity(self.folder / "server.json")
+            self._identity = identity_in(self.folder / "server.json")
             self._open.callback(_clear_sockets, self._identity.ports)
             server = Leashed(
                 "s3-server",
@@ -174,26 +177,21 @@ class S3Server:
 
     def _arguments(self) -> list[str]:
         ports = self._identity.ports
-        keys = {"accessKey": self.access_key_id, "secretKey": self.secret_access_key}
-        actions = ["Admin", "Read", "List", "Tagging", "Write"]
-        access = self.folder / "access.json"
-        _write_private(
-            access,
-            {"identities": [{"name": "local", "credentials": [keys], "actions": actions}]},
-        )
+        users = self.folder / "access.json"
+        write_private(users, access(self._identity, self.bucket))
         options = {
             "dir": self.folder,
-            "ip": _LOOPBACK,
-            "ip.bind": _LOOPBACK,
-            **{f"{name}.port": ports[name] for name in _SERVICES},
-            **{f"{name}.port.grpc": ports[f"{name}.grpc"] for name in _SERVICES},
+            "ip": LOOPBACK,
+            "ip.bind": LOOPBACK,
+            **{f"{name}.port": ports[name] for name in SERVICES},
+            **{f"{name}.port.grpc": ports[f"{name}.grpc"] for name in SERVICES},
             "bucket": self.bucket,
-            "s3.config": access,
+            "s3.config": users,
             "s3.autoCreateBucket": "false",
             "s3.port.iceberg": 0,
             "s3.port.lance": 0,
             # pages of other origins must not write through a developer's browser
-            "filer.allowedOrigins": f"http://{_LOOPBACK}:{ports['filer']}",
+            "filer.allowedOrigins": f"http://{LOOPBACK}:{ports['filer']}",
             "s3.allowedOrigins": self.endpoint,
             "filer.ui.deleteDir": "false",
             "admin.ui": str(self._admin_ui).lower(),
@@ -254,42 +252,6 @@ def _weed() -> Path:
     return Path(found)
 
 
-def _identity(path: Path) -> _Identity:
-    """Read the server's identity; make one at the first start, new ports where one is taken."""
-    try:
-        identity = _Identity.model_validate_json(path.read_bytes())
-    except (FileNotFoundError, ValidationError):
-        identity = _Identity(
-            access_key_id=f"local{secrets.token_hex(6)}",
-            secret_access_key=secrets.token_urlsafe(30),
-            ports={},
-        )
-    if not identity.ports or not all(map(_is_free, identity.ports.values())):
-        identity = identity.model_copy(update={"ports": _free_ports()})
-        _write_private(path, identity.model_dump())
-    return identity
-
-
-def _free_ports() -> dict[str, int]:
-    names = [*_SERVICES, *(f"{name}.grpc" for name in _SERVICES)]
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in names]
-        for each in sockets:
-            each.bind((_LOOPBACK, 0))
-        return {name: each.getsockname()[1] for name, each in zip(names, sockets, strict=True)}
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as each:
-        # as the server itself does; connections of the last run may still be in TIME_WAIT
-        each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            each.bind((_LOOPBACK, port))
-        except OSError:
-            return False
-    return True
-
-
 def _clear_sockets(ports: dict[str, int]) -> None:
     """Remove the server's Unix sockets, which it leaves in /tmp."""
     for name, port in ports.items():
@@ -297,9 +259,3 @@ def _clear_sockets(ports: dict[str, int]) -> None:
         stem = f"seaweedfs-{service}-grpc-{port}" if kind else f"seaweedfs-{service}-{port}"
         with suppress(OSError):
             Path(f"/tmp/{stem}.sock").unlink(missing_ok=True)  # noqa: S108 - the server's choice
-
-
-def _write_private(path: Path, content: object) -> None:
-    path.touch(mode=0o600)
-    path.chmod(0o600)
-    path.write_text(json.dumps(content, indent=2))

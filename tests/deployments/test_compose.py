@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -10,18 +11,19 @@ from typing import Any
 
 import pytest
 import yaml
+from prefect.settings import Settings
+from prefect.settings.legacy import _get_settings_fields
+from prefect_redis.cleanup_queue import RedisWorkerCleanupQueueSettings
+from prefect_redis.client import RedisMessagingSettings
 
+from deployments import secret_files
 from deployments.bootstrap import POOLS
 from tasks.settings import LocalSettings, StoreSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = Path(sys.executable).with_name("docker-compose")
-SECRETS = {
-    "POSTGRES_PASSWORD": "pg-secret",
-    "S3_ACCESS_KEY_ID": "key",
-    "S3_SECRET_ACCESS_KEY": "s3-secret",
-    "SERVER_AUTH": "admin:secret",
-}
+DOCKERFILE = (ROOT / "deployments" / "Dockerfile").read_text()
+IN_CONTAINER = "/run/secrets/"
 EXAMPLE = dict(
     line.split("=", 1)
     for line in (ROOT / ".env.example").read_text().splitlines()
@@ -29,49 +31,157 @@ EXAMPLE = dict(
 )
 
 
-def compose(
-    folder: Path, secrets: dict[str, str], *arguments: str
-) -> subprocess.CompletedProcess[str]:
-    env = folder / "env"
-    env.write_text("".join(f"{name}={value}\n" for name, value in secrets.items()))
-    file = ROOT / "docker-compose.yml"
-    command = [str(COMPOSE), "-f", str(file), "--env-file", str(env), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={})
+def compose(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [str(COMPOSE), "-f", str(ROOT / "docker-compose.yml"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=variables)
 
 
 @pytest.fixture(scope="module")
-def resolved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def whole() -> dict[str, Any]:
     """Return the file as Compose understands it, with every profile."""
-    folder = tmp_path_factory.mktemp("compose")
-    done = compose(folder, SECRETS, "--profile", "*", "config")
+    done = compose("--profile", "*", "config")
     assert done.returncode == 0, done.stderr
-    services: dict[str, Any] = yaml.safe_load(done.stdout)["services"]
+    document: dict[str, Any] = yaml.safe_load(done.stdout)
+    return document
+
+
+@pytest.fixture(scope="module")
+def resolved(whole: dict[str, Any]) -> dict[str, Any]:
+    services: dict[str, Any] = whole["services"]
     return services
 
 
-def test_compose_accepts_the_file(tmp_path: Path) -> None:
-    done = compose(tmp_path, SECRETS, "config", "--quiet")
+def secrets_of(service: dict[str, Any]) -> set[str]:
+    return {each["source"] for each in service.get("secrets", [])}
+
+
+def test_compose_accepts_the_file() -> None:
+    done = compose("config", "--quiet")
 
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("secret", SECRETS)
-def test_no_secret_has_a_default(secret: str, tmp_path: Path) -> None:
-    done = compose(tmp_path, SECRETS | {secret: ""}, "config", "--quiet")
+def test_every_secret_is_a_file_that_the_set_up_makes(
+    whole: dict[str, Any], tmp_path: Path
+) -> None:
+    made = secret_files.make(tmp_path)
 
-    assert done.returncode != 0
-    assert secret in done.stderr
+    assert set(made) == set(whole["secrets"])
+    assert {Path(each["file"]).name for each in whole["secrets"].values()} == set(made)
+    assert {Path(each["file"]).parent for each in whole["secrets"].values()} == {ROOT / ".secrets"}
+
+
+def test_the_folder_of_the_secrets_can_be_another(tmp_path: Path) -> None:
+    done = compose("config", SECRETS=str(tmp_path))
+
+    files = [Path(each["file"]) for each in yaml.safe_load(done.stdout)["secrets"].values()]
+    assert {file.parent for file in files} == {tmp_path}
+
+
+def test_no_variable_holds_a_secret_but_names_its_file(resolved: dict[str, Any]) -> None:
+    secret = re.compile("PASSWORD|SECRET|AUTH_STRING|ACCESS_KEY_ID|ROOT_USER|REDIS.*URL|DOCKET")
+    found = [
+        value
+        for service in resolved.values()
+        for name, value in (service.get("environment") or {}).items()
+        if secret.search(name)
+    ]
+
+    assert len(found) > 10
+    for value in found:
+        assert re.search(r"\{[A-Z0-9_]+\}", value) or value.startswith(IN_CONTAINER), value
+
+
+def test_a_service_gets_the_secrets_that_it_names_and_no_other(resolved: dict[str, Any]) -> None:
+    for name, service in resolved.items():
+        words = [*(service.get("environment") or {}).values(), *(service.get("command") or [])]
+        text = "\n".join(map(str, words))
+        named = re.findall(r"\{([A-Z0-9_]+)\}", text) + re.findall(r"/run/secrets/(\w+)", text)
+
+        assert set(named) == secrets_of(service), name
+
+
+def test_workers_get_neither_the_databases_secrets_nor_the_stores_owner(
+    resolved: dict[str, Any],
+) -> None:
+    workers = [service for name, service in resolved.items() if name.startswith("worker")]
+
+    assert len(workers) == 3
+    for worker in workers:
+        assert secrets_of(worker) == {"SERVER_AUTH", "S3_WORKER_KEY_ID", "S3_WORKER_SECRET"}
+        assert set(worker["networks"]) == {"default"}
+
+
+def test_database_and_messages_are_on_a_network_of_the_servers_alone(
+    whole: dict[str, Any],
+) -> None:
+    services = whole["services"]
+    on_it = {name for name, service in services.items() if "back" in service["networks"]}
+
+    assert whole["networks"]["back"]["internal"] is True
+    assert on_it == {"postgres", "redis", "migrate", "prefect-server", "prefect-services"}
+    for name in ("postgres", "redis"):
+        assert set(services[name]["networks"]) == {"back"}
+        assert "ports" not in services[name]
+
+
+def test_every_container_is_kept_small(resolved: dict[str, Any]) -> None:
+    for name, service in resolved.items():
+        limits = service["deploy"]["resources"]["limits"]
+
+        assert {"memory", "pids"} <= set(limits), name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["restart"] in {"unless-stopped", "no"}, name
+        assert "privileged" not in service, name
+
+
+def test_no_container_runs_as_root_but_the_store_whose_image_knows_no_other_user(
+    resolved: dict[str, Any],
+) -> None:
+    others = {
+        name: service.get("user") for name, service in resolved.items() if "build" not in service
+    }
+
+    assert others == {"postgres": "postgres", "redis": "redis", "s3": None}
+    stage = re.compile(r"^FROM (?:\S+) AS (cpu|gpu)\n(?:.+\n)*?USER (\d+)$", re.MULTILINE)
+    assert dict(stage.findall(DOCKERFILE)) == {"cpu": "1000", "gpu": "1000"}
+
+
+def test_our_containers_write_to_volumes_and_tmp_alone(resolved: dict[str, Any]) -> None:
+    writable = set(
+        re.findall(r"(/\w+)", re.findall(r"--owner=conveyor (.+?) *\\?\n", DOCKERFILE)[0])
+    )
+
+    assert writable == {"/cache", "/keys", "/scratch"}
+    for name, service in resolved.items():
+        if "build" in service:
+            assert service["read_only"] is True, name
+            assert service["tmpfs"] == ["/tmp:mode=1777"], name
+            assert {v["target"] for v in service.get("volumes", [])} <= writable, name
+
+
+def test_workers_can_be_as_many_as_wanted(resolved: dict[str, Any]) -> None:
+    worker = resolved["worker-cpu"]
+
+    assert "container_name" not in worker
+    assert "ports" not in worker
+    assert "--name" not in worker["command"]
+
+
+def test_every_image_is_a_fixed_one(resolved: dict[str, Any]) -> None:
+    foreign = [s["image"] for s in resolved.values() if "build" not in s]
+
+    assert len(foreign) == 3
+    assert all(re.search(r":\D*\d", image) for image in foreign)
 
 
 def test_the_example_names_every_variable_and_no_other() -> None:
     text = (ROOT / "docker-compose.yml").read_text()
 
-    used = dict(re.findall(r"\$\{(\w+)(?::([-?][^}]*))?\}", text))
+    used = dict(re.findall(r"(?<!\$)\$\{(\w+)(?::-([^}]*))\}", text))
 
-    assert set(used) == set(EXAMPLE)
-    defaults = {name: rest[1:] for name, rest in used.items() if rest.startswith("-")}
-    assert defaults == {name: EXAMPLE[name] for name in defaults}
-    assert {name for name in used if name not in defaults} == set(SECRETS)
+    assert used == EXAMPLE
 
 
 def test_who_waits_for_a_healthy_service_waits_for_one_that_can_be(
@@ -96,12 +206,12 @@ def test_who_waits_for_an_end_waits_for_a_service_that_ends(resolved: dict[str, 
         if how["condition"] == "service_completed_successfully"
     }
 
-    assert awaited == {"bootstrap"}
-    assert resolved["bootstrap"]["restart"] == "no"
+    assert awaited == {"bootstrap", "migrate"}
+    assert {resolved[name]["restart"] for name in awaited} == {"no"}
 
 
 def test_every_pool_has_a_worker(resolved: dict[str, Any]) -> None:
-    commands = [s["command"] for s in resolved.values() if "worker" in (s.get("command") or [])]
+    commands = [s["command"] for s in resolved.values() if "--pool" in (s.get("command") or [])]
 
     assert {each[each.index("--pool") + 1] for each in commands} == set(POOLS)
 
@@ -139,10 +249,34 @@ def test_every_setting_that_is_given_exists(resolved: dict[str, Any]) -> None:
     assert given <= known
 
 
+def test_every_setting_of_prefect_exists(resolved: dict[str, Any]) -> None:
+    redis = (RedisMessagingSettings, RedisWorkerCleanupQueueSettings)
+    known = {each.name for each in _get_settings_fields(Settings).values()} | {
+        f"{settings.model_config['env_prefix']}{name}".upper()
+        for settings in redis
+        for name in settings.model_fields
+    }
+    given = {
+        name
+        for service in resolved.values()
+        for name in service.get("environment") or {}
+        if name.startswith("PREFECT_")
+    }
+
+    assert len(given) > 20
+    assert given <= known
+
+
+@pytest.mark.parametrize("module", ["messaging", "ordering", "lease_storage", "cleanup_queue"])
+def test_what_the_servers_share_is_in_redis(module: str, resolved: dict[str, Any]) -> None:
+    importlib.import_module(f"prefect_redis.{module}")
+    for name in ("prefect-server", "prefect-services"):
+        assert f"prefect_redis.{module}" in resolved[name]["environment"].values()
+
+
 def test_every_image_that_is_built_has_a_target_in_the_dockerfile(resolved: dict[str, Any]) -> None:
-    text = (ROOT / "deployments" / "Dockerfile").read_text()
-    targets = set(re.findall(r"^FROM \S+ AS (\S+)", text, re.MULTILINE))
-    copied = set(re.findall(r"^COPY (requirements/\S+)", text, re.MULTILINE))
+    targets = set(re.findall(r"^FROM \S+ AS (\S+)", DOCKERFILE, re.MULTILINE))
+    copied = set(re.findall(r"^COPY (requirements/\S+)", DOCKERFILE, re.MULTILINE))
 
     wanted = {service["build"]["target"] for service in resolved.values() if "build" in service}
 

@@ -72,7 +72,7 @@ def test_what_waits_for_other_runs_never_holds_one_of_their_places() -> None:
 
 
 def services_that_work() -> list[dict[str, Any]]:
-    return [s for s in COMPOSE["services"].values() if "worker" in s.get("command", [])]
+    return [s for s in COMPOSE["services"].values() if "--pool" in s.get("command", [])]
 
 
 def place_of(command: list[str]) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -17,6 +18,7 @@ import psutil
 import pytest
 from rich.console import Console
 
+from deployments.databases import find_postgres
 from deployments.local import ROOT, LocalStack
 from deployments.processes import StackError
 from deployments.runs import run_all
@@ -169,6 +171,30 @@ def test_a_second_stack_in_the_same_folder_is_refused(local_stack: LocalStack) -
     local_stack.raise_if_broken()
 
 
+def assert_whole(said: str, folder: Path) -> None:
+    """Hold ``make up`` to what it says: which databases, a password, a worker with few rights."""
+    (ui,) = re.findall(r"^  Prefect UI +(\S+)$", said, re.MULTILINE)
+    (password,) = re.findall(r"^  its API +asks for conveyor:(\S+)$", said, re.MULTILINE)
+    (words,) = re.findall(r"^  it stands on +(.+)$", said, re.MULTILINE)
+    url = f"{ui}/api/flow_runs/filter"
+    asked = httpx.post(url, json={}, trust_env=False)
+    allowed = httpx.post(url, json={}, auth=("conveyor", password), trust_env=False)
+    ours = [each for each in psutil.process_iter(["environ", "cmdline"]) if of(each, folder)]
+    workers = [each for each in ours if "--pool" in each.info["cmdline"]]
+
+    assert (asked.status_code, allowed.status_code) == (401, 200)
+    assert ("PostgreSQL" in words) == (find_postgres() is not None)
+    assert any("--no-services" in each.info["cmdline"] for each in ours) == ("services" in words)
+    assert workers
+    for worker in workers:
+        assert worker.info["environ"]["CONVEYOR_STORE_ACCESS_KEY_ID"].startswith("worker")
+
+
+def of(process: psutil.Process, folder: Path) -> bool:
+    environment = process.info["environ"] or {}
+    return str(environment.get("PREFECT_HOME", "")).startswith(str(folder))
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_the_end_of_the_demo_ends_everything(how: signal.Signals, tmp_path: Path) -> None:
     output = tmp_path / "output"
@@ -176,9 +202,10 @@ def test_the_end_of_the_demo_ends_everything(how: signal.Signals, tmp_path: Path
     command = f"trap '' INT; exec {sys.executable} -m deployments.demo --up --folder {tmp_path}/up"
     with output.open("w") as file:
         demo = subprocess.Popen(["bash", "-c", command], stdout=file, stderr=file, cwd=ROOT)
-    wait_for(lambda: "until Ctrl-C" in output.read_text() or demo.poll() is not None)
+    wait_for(lambda: "until Ctrl-C" in output.read_text() or demo.poll() is not None, seconds=150)
     assert demo.poll() is None, output.read_text()
     assert len(processes_that_know(tmp_path / "up")) > 4
+    assert_whole(output.read_text(), tmp_path / "up")
 
     demo.send_signal(how)
     demo.wait(20)
