@@ -35,7 +35,12 @@ def acquire(recipe: Recipe) -> SourceModel:
         AcquisitionError: It could not be trained or downloaded.
         IsolationError: The framework's process died or went over its limits.
         StorageError: The result could not be stored.
+        RemoteError: It is trained on a GPU worker, and that gave no answer.
     """
+    from tasks.gpu_stages import train_elsewhere
+
+    if (trained := train_elsewhere(recipe)) is not None:
+        return trained
     shop = workshop()
     progress = StageProgress(f"acquire {recipe.name}")
     wanted = _downloads(recipe)

@@ -41,10 +41,14 @@ def check_parity(recipe: Recipe, reference: Reference, candidate: VerifiedArtifa
     Raises:
         VerificationError: The candidate gave no answers to compare.
         IsolationError: The runtime's process died or went over its limits.
+        RemoteError: It is compared on a GPU worker, and that gave no answer.
     """
+    from tasks.gpu_stages import compare_elsewhere, compare_on_both
     from tasks.steps.answer import AnswerRequest, answer
     from tasks.steps.compare import CompareRequest, compare
 
+    if (compared_there := compare_elsewhere(recipe, reference, candidate)) is not None:
+        return compared_there
     shop = workshop()
     format_ = candidate.artifact.format
     family = FAMILIES[format_]
@@ -81,7 +85,7 @@ def check_parity(recipe: Recipe, reference: Reference, candidate: VerifiedArtifa
     log = get_run_logger()
     tell = log.info if report.passed else log.error
     tell("%s: %s", recipe.name, report.summary())
-    return Comparison(
+    here = Comparison(
         report=report,
         ms_per_row=answered.value.ms_per_row,
         cost=Cost(
@@ -89,3 +93,4 @@ def check_parity(recipe: Recipe, reference: Reference, candidate: VerifiedArtifa
             peak_mb=max(answered.cost.peak_mb, compared.cost.peak_mb),
         ),
     )
+    return compare_on_both(recipe, reference, candidate, here)

@@ -114,12 +114,17 @@ class ParityReport(Value):
     """
     constant_outputs: tuple[str, ...] = ()
     """Outputs whose reference answers never differ between rows: parity says little of them."""
+    on_cuda: ParityReport | None = None
+    """The same comparison on a GPU, where the recipe's device is ``both``."""
 
     @property
     def passed(self) -> bool:
         """Whether there was something to compare, it could have failed, and all of it agrees."""
         return (
-            bool(self.probes) and self.discriminates and all(probe.passed for probe in self.probes)
+            bool(self.probes)
+            and self.discriminates
+            and all(probe.passed for probe in self.probes)
+            and (self.on_cuda is None or self.on_cuda.passed)
         )
 
     def reasons(self) -> tuple[str, ...]:
@@ -136,7 +141,8 @@ class ParityReport(Value):
             if not output.passed
         ]
         same = "the reference answers every row alike, so any model would pass"
-        return (*empty, *failed, *(() if self.discriminates else (same,)))
+        there = [f"on CUDA: {each}" for each in (self.on_cuda.reasons() if self.on_cuda else ())]
+        return (*empty, *failed, *(() if self.discriminates else (same,)), *there)
 
     def summary(self) -> str:
         """Say the verdict in one line: how close it is, or the first reasons why it fails."""
@@ -146,6 +152,7 @@ class ParityReport(Value):
             return (
                 f"{what}: equal on {rows} rows of {len(self.probes)} probes, "
                 f"using {self.budget:.1%} of the tolerance '{self.profile}'"
+                f"{f', and {self.on_cuda.budget:.1%} on CUDA' if self.on_cuda else ''}"
             )
         reasons = self.reasons()
         more = f"; and {len(reasons) - _REASONS_SAID} more" if len(reasons) > _REASONS_SAID else ""

@@ -13,6 +13,7 @@ from prefect import Flow
 
 from deployments.bootstrap import POOLS, PREFECT_YAML
 from deployments.runs import DEPLOYMENT
+from tasks.remote import DEPLOYMENT as REMOTE
 
 UPKEEP = {"promote", "rollback", "history", "diff", "collect-garbage", "fsck"}
 DECLARED: list[dict[str, Any]] = yaml.safe_load(PREFECT_YAML.read_text())["deployments"]
@@ -30,7 +31,7 @@ def flow_of(deployment: dict[str, Any]) -> Flow[..., Any]:
 def test_an_entrypoint_is_a_module_path_to_a_flow(deployment: dict[str, Any]) -> None:
     assert "/" not in deployment["entrypoint"]
     assert ":" not in deployment["entrypoint"]
-    assert flow_of(deployment).name in {"release-model", "release-catalog", *UPKEEP}
+    assert flow_of(deployment).name in {"release-model", "release-catalog", "gpu-stage", *UPKEEP}
 
 
 @pytest.mark.parametrize("deployment", DECLARED, ids=lambda each: each["entrypoint"])
@@ -43,7 +44,8 @@ def test_the_deployments_have_the_names_that_the_documentation_says() -> None:
     names = {f"{flow_of(each).name}/{each['name']}" for each in DECLARED}
 
     upkeep = {f"{name}/default" for name in UPKEEP}
-    assert names == {"release-model/default", "release-catalog/default"} | upkeep
+    models = {"release-model/default", "release-catalog/default"}
+    assert names == models | {REMOTE} | upkeep
     assert DEPLOYMENT in names
 
 
