@@ -9,14 +9,16 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.actions import VariableCreate, WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.filters import (
     FlowRunFilter,
+    FlowRunFilterExpectedStartTime,
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
@@ -38,6 +40,9 @@ POOLS = {
     "cpu": "Trains, downloads, exports, verifies and publishes.",
     "gpu": "Compares models on a GPU.",
 }
+
+SWITCH = "conveyor_nightly"
+"""As ``flows.nightly`` reads it, whose import would cost every start of a stack half a second."""
 
 _UNFINISHED = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 _SERVER_SECONDS = 120.0
@@ -73,14 +78,28 @@ async def create_pools(client: PrefectClient) -> None:
 
 
 async def crash_orphans(client: PrefectClient) -> None:
-    """End the runs that a killed worker left unfinished; no worker may be running."""
+    """End the runs that a killed worker left unfinished; no worker may be running.
+
+    What is planned for a later time stays planned.
+    """
     unfinished = FlowRunFilter(
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_UNFINISHED))
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_UNFINISHED)),
+        expected_start_time=FlowRunFilterExpectedStartTime(before_=datetime.now(UTC)),
     )
     while runs := await client.read_flow_runs(flow_run_filter=unfinished):
         for run in runs:
             state: State[None] = Crashed(message="The stack that ran it was stopped.")
             await client.set_flow_run_state(run.id, state, force=True)
+
+
+async def create_switch(client: PrefectClient, *, local: bool) -> None:
+    """Create the variable that switches the schedules, unless somebody has set it already.
+
+    On a local stack they are off: its owner expects no models to be made at night.
+    """
+    if await client.read_variable_by_name(SWITCH) is None:
+        value = "off" if local else "on"
+        await client.create_variable(VariableCreate(name=SWITCH, value=value))
 
 
 def create_bucket() -> None:
@@ -116,6 +135,7 @@ async def _declare(*, local: bool) -> None:
         await wait_for_server(client)
         await create_pools(client)
         await create_automations(client)
+        await create_switch(client, local=local)
         if local:
             await crash_orphans(client)
 

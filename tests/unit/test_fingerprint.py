@@ -343,6 +343,7 @@ NOT_IN_IT = {
     "runtime.py": "lends stages their folder",
     "scratch.py": "makes and removes folders",
     "seal.py": "signs bytes",
+    "selection.py": "says which models are meant",
     "serving": "lays out what is published already",
     "settings.py": "what differs between machines",
     "standing.py": "compares fingerprints",
