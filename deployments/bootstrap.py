@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import VariableCreate, WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.actions import VariableCreate
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterExpectedStartTime,
@@ -23,11 +23,10 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import StateType
-from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
-from prefect.workers.process import ProcessWorker
 
 from deployments.automations import create_automations
+from deployments.pools import KINDS, PoolKind, create_pools
 from tasks.settings import store_settings
 from tasks.storage.s3 import open_store
 
@@ -36,11 +35,6 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
 PREFECT_YAML = Path(__file__).with_name("prefect.yaml")
-POOLS = {
-    "cpu": "Trains, downloads, exports, verifies and publishes.",
-    "gpu": "Compares models on a GPU.",
-}
-
 SWITCH = "conveyor_nightly"
 """As ``flows.nightly`` reads it, whose import would cost every start of a stack half a second."""
 
@@ -59,22 +53,6 @@ async def wait_for_server(client: PrefectClient) -> None:
         if time.monotonic() > deadline:
             sys.exit(f"{client.api_url}: no Prefect server answers ({error}). Is it up?")
         await anyio.sleep(0.1)
-
-
-async def create_pools(client: PrefectClient) -> None:
-    """Create the work pools, or bring them up to date."""
-    template = ProcessWorker.get_default_base_job_template()
-    for name, description in POOLS.items():
-        try:
-            await client.read_work_pool(name)
-        except ObjectNotFound:
-            pool = WorkPoolCreate(
-                name=name, type="process", description=description, base_job_template=template
-            )
-            await client.create_work_pool(pool)
-        else:
-            update = WorkPoolUpdate(description=description, base_job_template=template)
-            await client.update_work_pool(name, update)
 
 
 async def crash_orphans(client: PrefectClient) -> None:
@@ -130,10 +108,10 @@ def create_bucket() -> None:
             return
 
 
-async def _declare(*, local: bool) -> None:
+async def _declare(kind: PoolKind, *, local: bool) -> None:
     async with get_client() as client:
         await wait_for_server(client)
-        await create_pools(client)
+        await create_pools(client, kind)
         await create_automations(client)
         await create_switch(client, local=local)
         if local:
@@ -158,8 +136,11 @@ if __name__ == "__main__":
         "--local", action="store_true", help="end what an earlier stack's worker left unfinished"
     )
     parser.add_argument("--bucket", action="store_true", help="create the bucket as well")
+    parser.add_argument(
+        "--pools", choices=KINDS, default="process", help="what a run is: deployments/pools.py"
+    )
     options = parser.parse_args()
     if options.bucket:
         create_bucket()
-    anyio.run(lambda: _declare(local=options.local))
+    anyio.run(lambda: _declare(options.pools, local=options.local))
     deploy()

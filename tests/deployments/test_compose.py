@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deployments.bootstrap import POOLS
+from deployments.pools import POOLS
 from tasks.settings import GpuSettings, LocalSettings, StoreSettings
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,7 +12,8 @@ import pytest
 import yaml
 from prefect import Flow
 
-from deployments.bootstrap import POOLS, PREFECT_YAML
+from deployments.bootstrap import PREFECT_YAML
+from deployments.pools import POOLS
 from deployments.runs import DEPLOYMENT
 from tasks.remote import DEPLOYMENT as REMOTE
 from tasks.selection import parse_selection

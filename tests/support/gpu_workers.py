@@ -16,7 +16,7 @@ from prefect.client.orchestration import get_client
 from prefect.settings import get_current_settings
 from prefect.types.entrypoint import EntrypointType
 
-from deployments.bootstrap import create_pools
+from deployments.pools import create_pools
 from deployments.processes import Leashed
 from flows.gpu_stage import gpu_stage
 
