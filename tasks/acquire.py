@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 from prefect import task
 from prefect.logging import get_run_logger
 
-from tasks.domain.artifact import ModelArtifact, StoredTree
+from tasks.domain.artifact import ModelArtifact, ModelFormat, StoredTree
 from tasks.domain.errors import AcquisitionError, VerificationError
 from tasks.domain.recipe import Pictures, Recipe
 from tasks.domain.release import ProbeInfo, Reference, SourceModel
 from tasks.fetch import fetch
 from tasks.fetch.wording import redacted
 from tasks.isolation import Call, Family
+from tasks.noise import float64_answers, true_labels
 from tasks.progress import StageProgress
 from tasks.runners import FAMILIES
 from tasks.runtime import STAGE, workshop
@@ -86,13 +87,13 @@ def answer_probes(source: SourceModel) -> Reference:
     shop, recipe = workshop(), source.recipe
     model = shop.fetch(source.artifact.tree)
     probes, inputs = _make_probes(source, model)
-    folder = shop.new_folder("reference")
+    folder, names = shop.new_folder("reference"), tuple(each.name for each in probes)
     request = AnswerRequest(
         recipe=recipe,
         format=source.artifact.format,
         model=model,
         probes=shop.fetch(inputs),
-        names=tuple(each.name for each in probes),
+        names=names,
         device="cpu",
         folder=folder,
     )
@@ -107,6 +108,8 @@ def answer_probes(source: SourceModel) -> Reference:
         answers=shop.keep(folder, "golden/answers"),
         runtime=reply.value.runtime,
         cost=reply.cost,
+        float64=float64_answers(recipe, model, shop.fetch(inputs), names),
+        labels=true_labels(recipe, model, shop.fetch(inputs)),
     )
 
 
@@ -125,8 +128,25 @@ def _make_probes(source: SourceModel, model: Path) -> tuple[tuple[ProbeInfo, ...
         folder=folder,
     )
     call = Call("probes", recipe.name, Family.LIGHT, recipe.limits, AcquisitionError)
-    reply = shop.children.call(make_probes, request, call)
-    return reply.value.probes, shop.keep(folder, "golden/inputs")
+    probes = shop.children.call(make_probes, request, call).value.probes
+    probes += _beside_splits(recipe, model, folder, probes)
+    return probes, shop.keep(folder, "golden/inputs")
+
+
+def _beside_splits(
+    recipe: Recipe, model: Path, folder: Path, probes: tuple[ProbeInfo, ...]
+) -> tuple[ProbeInfo, ...]:
+    """Write rows beside the splits of a scikit-learn model's trees, if it has any."""
+    from tasks.steps.split_rows import SplitRowsRequest, make_split_rows
+
+    if recipe.source_format is not ModelFormat.SKLEARN:
+        return ()
+    # enough to start from; of the probes that follow, some hold what no training has seen
+    names = tuple(each.name for each in probes[:2])
+    request = SplitRowsRequest(recipe=recipe, model=model, probes=folder, names=names)
+    call = Call("probes", recipe.name, Family.SKLEARN, recipe.limits, AcquisitionError)
+    reply = workshop().children.call(make_split_rows, request, call)
+    return (reply.value.probe,) if reply.value.probe else ()
 
 
 def _downloads(recipe: Recipe) -> tuple[Download, ...]:

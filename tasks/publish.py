@@ -23,6 +23,7 @@ from tasks.domain.release import (
     Signing,
 )
 from tasks.domain.reproducibility import with_note_on_repetition
+from tasks.domain.variants import published_variant
 from tasks.host import host_facts
 from tasks.package_versions import tool_versions
 from tasks.progress import StageProgress
@@ -114,6 +115,11 @@ def _files(release: Release) -> dict[str, Path]:
         for each in release.candidates
     }
     trees |= {
+        each.folder: each.verified.artifact.tree
+        for each in release.variants
+        if each.released and each.verified
+    }
+    trees |= {
         "golden/inputs": release.reference.inputs,
         "golden/answers": release.reference.answers,
     }
@@ -129,6 +135,11 @@ def _reports(release: Release, folder: Path) -> dict[str, Path]:
     texts = {
         f"{each.verified.artifact.format.folder}.json": each.parity.model_dump_json(indent=2)
         for each in release.candidates
+    }
+    texts |= {
+        f"{each.folder}.json": each.parity.model_dump_json(indent=2)
+        for each in release.variants
+        if each.released and each.parity
     }
     reports = tuple(each.parity for each in release.candidates)
     texts["report.html"] = parity_html(
@@ -160,6 +171,7 @@ def _manifest(
         reference_runtime=release.reference.runtime,
         probes=release.reference.probes,
         formats=tuple(map(_published_format, release.candidates)),
+        variants=tuple(map(published_variant, release.variants)),
         files=files,
         costs=_costs(release),
         tools=tool_versions(),
@@ -197,4 +209,6 @@ def _costs(release: Release) -> dict[str, Cost]:
             f"verify {folder}": each.verify_cost,
             f"parity {folder}": each.parity_cost,
         }
+    for variant in release.variants:
+        costs |= {f"{stage} {variant.folder}": cost for stage, cost in variant.costs.items()}
     return costs

@@ -134,6 +134,13 @@ class ModelArtifact(Value):
     signature: ModelSignature
     """What the recipe declares; ``verify`` holds the files to it."""
     tree: StoredTree
+    variant: str = ""
+    """``float16`` and the like; empty: the model itself."""
+
+    @property
+    def folder(self) -> str:
+        """Its folder within a release."""
+        return f"{self.format.folder}-{self.variant}" if self.variant else self.format.folder
 
 
 class Cost(Value):

@@ -126,7 +126,11 @@ def _format_facts(published: PublishedFormat) -> Facts:
         for output in probe.outputs:
             where = f"{folder} {probe.probe}/{output.name}"
             facts[("parity", f"{where} mismatched")] = output.mismatched
-            spread = output.errors.model_dump() if output.errors else {}
+            spread = output.errors.model_dump(exclude={"histogram"}) if output.errors else {}
+            noise = (
+                output.noise.model_dump(include={"ratio_max", "ratio_rms"}) if output.noise else {}
+            )
+            spread |= {f"noise {name}": value for name, value in noise.items()}
             facts |= {("parity", f"{where} {name}"): value for name, value in spread.items()}
     return facts
 

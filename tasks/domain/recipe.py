@@ -20,8 +20,20 @@ from pydantic import (
 from tasks.domain.artifact import ModelFormat, ModelSignature, Sha256, Slug, TensorSpec
 from tasks.domain.compatibility import Runtime, highest_opset, opset_fault
 from tasks.domain.digest import Digest, Md5
+from tasks.domain.domains import (
+    LEAST_LARGEST_BATCH,
+    AxisBounds,
+    Image,
+    Mask,
+    OneHot,
+    Tokens,
+    domain_fault,
+)
 from tasks.domain.parity import ProfileName
+from tasks.domain.passes import SimplifierPass
 from tasks.domain.value import Value
+from tasks.domain.variants import VariantSpec, variants_fault
+from tasks.domain.waivers import Waiver
 
 # --- where bytes come from ---------------------------------------------------------------
 
@@ -234,7 +246,9 @@ class Choice(Value):
     values: Annotated[tuple[int | float | str, ...], Field(min_length=1)]
 
 
-Domain: TypeAlias = Annotated[Range | Choice, Field(discriminator="kind")]
+Domain: TypeAlias = Annotated[
+    Range | Choice | Image | Tokens | Mask | OneHot, Field(discriminator="kind")
+]
 """The values that an input may hold: random and extreme probes are drawn from it."""
 
 
@@ -251,6 +265,13 @@ class InputSpec(TensorSpec):
             raise ValueError(message)
         return self
 
+    @model_validator(mode="after")
+    def _the_domain_fits(self) -> Self:
+        if fault := domain_fault(self.domain, self.dtype, self.shape):
+            message = f"input '{self.name}': domain: {fault}"
+            raise ValueError(message)
+        return self
+
 
 class OutputSpec(TensorSpec):
     """A model output and what it means."""
@@ -264,6 +285,36 @@ class RecipeSignature(Value):
 
     inputs: Annotated[tuple[InputSpec, ...], Field(min_length=1)]
     outputs: Annotated[tuple[OutputSpec, ...], Field(min_length=1)]
+    axes: dict[str, AxisBounds] = {}
+    """Bounds of free axes, by name; a batch of 1, 3 and 8 is proven without being named."""
+
+    @model_validator(mode="after")
+    def _axes_are_free_ones(self) -> Self:
+        free = {name for each in self.inputs for name in each.dynamic_axes.values()}
+        for name, bounds in self.axes.items():
+            if name not in free:
+                message = (
+                    f"axes: no input has an axis '{name}' (expected {', '.join(sorted(free))})"
+                )
+                raise ValueError(message)
+            if name == "batch" and (bounds.min > 1 or bounds.max < LEAST_LARGEST_BATCH):
+                message = f"axes: 'batch' must reach from 1 to {LEAST_LARGEST_BATCH} or more"
+                raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _masks_are_of_tokens(self) -> Self:
+        tokens = {each.name: each for each in self.inputs if isinstance(each.domain, Tokens)}
+        for each in self.inputs:
+            if isinstance(each.domain, Mask):
+                of = tokens.get(each.domain.of)
+                if of is None or of.shape != each.shape:
+                    message = (
+                        f"input '{each.name}': a mask is of an input of the same shape whose "
+                        f"domain is 'tokens' (got '{each.domain.of}')"
+                    )
+                    raise ValueError(message)
+        return self
 
     @property
     def plain(self) -> ModelSignature:
@@ -394,7 +445,14 @@ class Recipe(Value):
     """A number, or ``auto``: the highest that all of ``serve`` can read."""
     converters: dict[ModelFormat, tuple[str, ...]] = {}
     """Converters to try for a target, in order; absent: all that fit, in the table's order."""
+    simplify: tuple[SimplifierPass, ...] = ()
+    """Simplifying passes over the ONNX file, in order; one that changes answers is skipped."""
     parity: ParityPolicy = ParityPolicy()
+    waivers: tuple[Waiver, ...] = ()
+    """Comparisons that may fail until a day, with who answers for it; an expired one fails the
+    run."""
+    variants: tuple[VariantSpec, ...] = ()
+    """Smaller siblings of the ONNX model: ``float16``, ``bfloat16``, ``int8``, or with options."""
     device: Literal["cpu", "cuda", "both"] = "cpu"
     limits: Limits = Limits()
 
@@ -431,6 +489,35 @@ class Recipe(Value):
         if isinstance(real, Pictures) and self.preprocessing is None:
             message = "parity.real: 'pictures' need 'preprocessing'"
             raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _waivers_name_outputs(self) -> Self:
+        known = [each.name for each in self.signature.outputs]
+        for i, each in enumerate(self.waivers):
+            if each.output is not None and each.output not in known:
+                message = (
+                    f"waivers.{i}.output: names no output (expected one of {', '.join(known)}, "
+                    f"got '{each.output}')"
+                )
+                raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _images_are_preprocessed(self) -> Self:
+        for each in self.signature.inputs:
+            if isinstance(each.domain, Image) and not (each.layout and self.preprocessing):
+                message = (
+                    f"signature.inputs.{each.name}.domain: 'image' needs a 'layout' and the "
+                    "recipe's 'preprocessing'"
+                )
+                raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _variants_can_be_made(self) -> Self:
+        if fault := variants_fault(self.variants, real_data=self.parity.real is not None):
+            raise ValueError(fault)
         return self
 
     @model_validator(mode="after")

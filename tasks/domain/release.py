@@ -23,6 +23,7 @@ from tasks.domain.fingerprint import Fingerprint
 from tasks.domain.parity import ParityReport
 from tasks.domain.recipe import Recipe
 from tasks.domain.value import Value
+from tasks.domain.variants import PublishedVariant, VariantOutcome
 
 _CHANGES_SAID = 3
 
@@ -47,6 +48,15 @@ class ProbeInfo(Value):
     """Where the rows come from, in words."""
 
 
+class Float64(Value):
+    """What the source answers in float64, by which rounding is told from faults."""
+
+    words: str
+    """Who answered how many rows, or why none."""
+    answers: StoredTree | None = None
+    """``<probe>.npz`` each, with the numbers of the rows; they are not published."""
+
+
 class Reference(Value):
     """The probes, and what the source framework answers to them."""
 
@@ -57,6 +67,9 @@ class Reference(Value):
     """``<probe>.npz`` each."""
     runtime: str
     cost: Cost
+    float64: Float64 = Float64(words="")
+    labels: tuple[int | float | str, ...] = ()
+    """The true answers to the rows of the probe ``held-out``, where they are known."""
 
 
 class Candidate(Value):
@@ -118,6 +131,7 @@ class Release(Value):
     source: SourceModel
     reference: Reference
     candidates: tuple[Candidate, ...]
+    variants: tuple[VariantOutcome, ...] = ()
 
 
 class ReleaseFile(Value):
@@ -189,6 +203,8 @@ class Manifest(Value):
     reference_runtime: str
     probes: tuple[ProbeInfo, ...]
     formats: tuple[PublishedFormat, ...]
+    variants: tuple[PublishedVariant, ...] = ()
+    """Each that the recipe asks for, those that were refused too."""
     files: tuple[ReleaseFile, ...]
     costs: dict[str, Cost]
     """By stage."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.report.chart import LEFT, TOTAL, WIDTH, charts
 from tasks.report.figures import seconds, share, size
 from tasks.report.parity_table import output_cells
+from tasks.report.variants_view import height_of, variant_nodes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,6 +54,8 @@ def page_view(
         for reason in report.reasons()
         if not passed
     ]
+    variants = variant_nodes(release, _PITCH, 94 + 36 * len(recipe.targets))
+    geometry = {"left": LEFT, "width": WIDTH, "total": TOTAL, "pitch": _PITCH}
     return {
         "recipe": recipe,
         "passed": passed,
@@ -63,7 +66,8 @@ def page_view(
         "nodes": _nodes(recipe, reports, release),
         "titles": titles,
         "charts": charts(reports, titles),
-        "geometry": {"left": LEFT, "width": WIDTH, "total": TOTAL, "pitch": _PITCH},
+        "geometry": geometry | {"variants": height_of(variants)},
+        "variants": variants,
         "tables": _tables(reports, titles),
         "runtimes": [(t, each.runtime) for t, each in zip(titles, reports, strict=True)],
         "changes": release.standing.changes if release else (),

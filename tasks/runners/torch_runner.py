@@ -10,7 +10,8 @@ import numpy as np
 
 from tasks.domain.errors import ConfigurationError, SignatureMismatchError
 from tasks.sources.networks import first_line, open_network, torch_device
-from tasks.steps.draw import draw
+from tasks.steps.axes import usual_sizes
+from tasks.steps.draw import draw_inputs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -146,8 +147,9 @@ class TorchRunner:
 def example_inputs(recipe: Recipe, rows: int = EXAMPLE_ROWS) -> dict[str, NDArray[np.generic]]:
     """Draw rows for each input from its domain, the same ones every time."""
     sizes = {"batch": rows}
-    random = np.random.default_rng(0)
-    return {spec.name: _example(spec, sizes, random) for spec in recipe.signature.inputs}
+    for spec in recipe.signature.inputs:
+        _size(recipe, spec, sizes)
+    return draw_inputs(recipe, rows, np.random.default_rng(0), sizes)
 
 
 def flattened(answer: Any) -> list[Any]:  # noqa: ANN401
@@ -163,19 +165,17 @@ def flattened(answer: Any) -> list[Any]:  # noqa: ANN401
     return []
 
 
-def _example(
-    spec: InputSpec, sizes: dict[str, int], random: np.random.Generator
-) -> NDArray[np.generic]:
-    """Draw one input; axes that are free get sizes of their own, so that none seem tied."""
+def _size(recipe: Recipe, spec: InputSpec, sizes: dict[str, int]) -> None:
+    """Give axes that are free sizes of their own, so that none seem tied."""
     if spec.dtype == "string":
         message = f"{spec.name}: torch has no strings (expected numbers). Declare another dtype."
         raise ConfigurationError(message)
+    usual = usual_sizes(recipe)
     offered = _PICTURE_SIZES if spec.layout else _AXIS_SIZES
     for name in spec.dynamic_axes.values():
+        if name in recipe.signature.axes and name != "batch":
+            sizes[name] = usual[name]
         sizes.setdefault(name, next(size for size in offered if size not in sizes.values()))
-    shape = tuple(sizes[dim] if isinstance(dim, str) else dim for dim in spec.shape[1:])
-    sized = spec.model_copy(update={"shape": ("batch", *shape)})
-    return draw(sized, sizes["batch"], random)
 
 
 def _callable(network: Any, device: Any) -> Any:  # noqa: ANN401

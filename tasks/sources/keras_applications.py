@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tasks.domain.errors import AcquisitionError, ConfigurationError
-from tasks.domain.recipe import KerasApplication, Range
+from tasks.domain.recipe import KerasApplication
 from tasks.runners.keras_runner import MODEL_FILE, import_keras
 from tasks.sources import AcquireReply, AcquireRequest
 from tasks.sources.keras_saving import save_model
+from tasks.steps.pictures import value_bounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,9 +36,8 @@ def acquire(request: AcquireRequest) -> AcquireReply:
         raise ConfigurationError(message)
     model = _build(request, source)
     if source.seeded:
-        domain = request.recipe.signature.inputs[0].domain
-        bounds = (domain.low, domain.high) if isinstance(domain, Range) else (-1.0, 1.0)
-        randomise(model, source.seed, *bounds)
+        bounds = value_bounds(request.recipe, request.recipe.signature.inputs[0])
+        randomise(model, source.seed, *(bounds or (-1.0, 1.0)))
     else:
         _load_weights(model, request, source)
     save_model(model, request.folder / MODEL_FILE)

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from tasks.child import report_progress
 from tasks.domain.errors import AcquisitionError, ConfigurationError, VerificationError
-from tasks.domain.recipe import Range, Recipe, TorchvisionModel
+from tasks.domain.recipe import Recipe, TorchvisionModel
 from tasks.sources import AcquireReply, AcquireRequest
 from tasks.sources.networks import fill, load_weights, save_weights, torchvision_network
 
@@ -140,14 +140,16 @@ def _smooth_rows(recipe: Recipe) -> tuple[Any, ...]:
     import torch
 
     from tasks.runners.torch_runner import example_inputs
+    from tasks.steps.pictures import value_bounds
 
     tensors = []
     for spec, array in zip(recipe.signature.inputs, example_inputs(recipe).values(), strict=True):
-        if spec.layout != "NCHW" or spec.dtype != "float32" or not isinstance(spec.domain, Range):
+        bounds = value_bounds(recipe, spec)
+        if spec.layout != "NCHW" or spec.dtype != "float32" or bounds is None:
             tensors.append(torch.from_numpy(array))
             continue
         coarse = torch.empty(_SETTLING_ROWS, array.shape[1], 4, 4)
-        coarse.uniform_(spec.domain.low, spec.domain.high)
+        coarse.uniform_(*bounds)
         size = array.shape[2:]
         tensors.append(torch.nn.functional.interpolate(coarse, size=size, mode="bilinear"))
     return tuple(tensors)

@@ -16,13 +16,14 @@ from tasks.domain.errors import ReleaseError, SignatureMismatchError, Verificati
 from tasks.domain.recipe import Recipe
 from tasks.domain.value import Value
 from tasks.runners import Device, Runner, open_runner
+from tasks.steps.axes import WHOLE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Arrays = dict[str, NDArray[Any]]
 
-_BATCH_BYTES = 5_000_000
+BATCH_BYTES = 5_000_000
 """Input of one call to the model: eight pictures of 224 x 224 in float32."""
 
 
@@ -75,14 +76,18 @@ def answer(request: AnswerRequest) -> AnswerReply:
         report_progress(i / len(request.names), f"answering {name}")
         inputs = load_arrays(request.probes / f"{name}.npz")
         began = time.perf_counter()
-        answers = answer_probe(runner, inputs, f"{where}: probe '{name}'", request.recipe)
+        whole = name.startswith(WHOLE)
+        probe = f"{where}: probe '{name}'"
+        answers = answer_probe(runner, inputs, probe, request.recipe, whole=whole)
         paces.append((time.perf_counter() - began) / len(next(iter(inputs.values()))))
         save_arrays(request.folder / f"{name}.npz", answers)
     report_progress(1.0, "answered")
     return AnswerReply(runtime=runner.runtime, ms_per_row=round(1e3 * min(paces, default=0.0), 4))
 
 
-def answer_probe(runner: Runner, inputs: Arrays, where: str, recipe: Recipe) -> Arrays:
+def answer_probe(
+    runner: Runner, inputs: Arrays, where: str, recipe: Recipe, *, whole: bool = False
+) -> Arrays:
     """Return the model's answers to all rows of one probe.
 
     Args:
@@ -90,6 +95,7 @@ def answer_probe(runner: Runner, inputs: Arrays, where: str, recipe: Recipe) -> 
         inputs: By name, first axis the rows; at least one row.
         where: The first words of an error.
         recipe: What the answers must look like.
+        whole: Whether the rows go in one batch, however large it is.
 
     Raises:
         VerificationError: The runtime does not answer.
@@ -97,7 +103,7 @@ def answer_probe(runner: Runner, inputs: Arrays, where: str, recipe: Recipe) -> 
     """
     rows = len(next(iter(inputs.values())))
     row_bytes = sum(each.nbytes for each in inputs.values()) / rows
-    step = max(1, min(rows, int(_BATCH_BYTES // max(1, row_bytes))))
+    step = rows if whole else max(1, min(rows, int(BATCH_BYTES // max(1, row_bytes))))
     parts = []
     for start in range(0, rows, step):
         batch = {name: each[start : start + step] for name, each in inputs.items()}

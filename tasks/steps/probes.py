@@ -8,21 +8,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tasks.arrays import load_arrays, save_arrays
+from tasks.domain.domains import BATCH
 from tasks.domain.errors import ConfigurationError
-from tasks.domain.recipe import Choice, HeldOutRows, InputSpec, Pictures, Range, Recipe, Rows
+from tasks.domain.recipe import HeldOutRows, Pictures, Recipe, Rows
 from tasks.domain.release import ProbeInfo
 from tasks.domain.value import Value
-from tasks.steps.draw import as_declared, bounds, draw, shape_for
-from tasks.steps.pictures import picture_rows
+from tasks.steps.answer import BATCH_BYTES
+from tasks.steps.axes import size_probes, unbounded_axes, usual_sizes
+from tasks.steps.draw import as_declared, draw_inputs
+from tasks.steps.edges import edge_probes
+from tasks.steps.pictures import LEAST_REAL, picture_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
+    from tasks.steps.axes import Sizes
+
     Inputs = dict[str, NDArray[Any]]
 
 _REPEATS = 3
+_EDGES, _SIZES = 1, 2
+"""Whose chance it is: each has a generator of its own."""
 
 
 class ProbesRequest(Value):
@@ -61,68 +69,74 @@ def make_probes(request: ProbesRequest) -> ProbesReply:
 
 def _all_probes(request: ProbesRequest) -> Iterator[tuple[str, str, Inputs]]:
     recipe = request.recipe
-    specs, policy = recipe.signature.inputs, recipe.parity
+    policy = recipe.parity
     rng = np.random.default_rng(policy.seed)
-    random = {spec.name: draw(spec, policy.random_rows, rng) for spec in specs}
-    yield "random", f"drawn from the declared domain with seed {policy.seed}", random
-    match policy.real:
+    random = draw_inputs(recipe, policy.random_rows, rng)
+    yield "random", _about_random(recipe), random
+    yield from _real(request)
+    again = {name: np.repeat(each[:1], _REPEATS, axis=0) for name, each in random.items()}
+    single = draw_inputs(recipe, 1, rng)
+    # a generator of its own, so that a further edge changes no other row
+    yield from edge_probes(recipe, random, np.random.default_rng([policy.seed, _EDGES]))
+    yield "repeated-row", "the first random row, three times", again
+    yield "single-row", "one random row alone", single
+    rng = np.random.default_rng([policy.seed, _SIZES])
+    for name, rows, sizes in size_probes(recipe, _covered(recipe, random)):
+        about = f"random rows, in one batch of {rows}{_in_words(sizes)}"
+        yield name, about, draw_inputs(recipe, rows, rng, sizes)
+
+
+def _about_random(recipe: Recipe) -> str:
+    about = f"drawn from the declared domain with seed {recipe.parity.seed}"
+    if loose := unbounded_axes(recipe):
+        at = ", ".join(f"{name} {usual_sizes(recipe)[name]}" for name in loose)
+        about += f"; of one length alone, for signature.axes gives no bounds: {at}"
+    return about
+
+
+def _in_words(sizes: Sizes) -> str:
+    return f", {', '.join(f'{name} {size}' for name, size in sizes.items())}" if sizes else ""
+
+
+def _covered(recipe: Recipe, random: Inputs) -> frozenset[int]:
+    """Return the batch sizes that are run anyway: one row, and all random rows if they go whole.
+
+    Where the recipe gives no bound, any batch beyond the usual largest stands for it.
+    """
+    rows = recipe.parity.random_rows
+    if sum(each.nbytes for each in random.values()) > BATCH_BYTES:
+        return frozenset({1})
+    bounds = recipe.signature.axes.get("batch")
+    large = bounds is None and rows >= BATCH.max
+    return frozenset({1, rows} | ({BATCH.max} if large else set()))
+
+
+def _real(request: ProbesRequest) -> Iterator[tuple[str, str, Inputs]]:
+    recipe = request.recipe
+    match recipe.parity.real:
         case Pictures():
+            files = len(request.pictures)
             rows = picture_rows(recipe, request.pictures)
-            yield "pictures", "real pictures, preprocessed as in training", {specs[0].name: rows}
+            about = f"{files} real pictures, preprocessed as in training"
+            if len(rows) > files:
+                about += f"; then {len(rows) - files} parts and mirror images of them, likewise"
+            yield "pictures", about, {recipe.signature.inputs[0].name: rows}
         case HeldOutRows(at_most=at_most):
-            yield "held-out", "rows that training did not see", _held_out(request, at_most)
+            held_out = _held_out(request, at_most)
+            yield "held-out", f"rows that training did not see{_few(held_out)}", held_out
         case Rows(values=values):
-            yield "rows", "rows written in the recipe", _written(recipe, values)
+            written = _written(recipe, values)
+            yield "rows", f"rows written in the recipe{_few(written)}", written
         case None:
             pass
-    edges = {spec.name: _edges(spec) for spec in specs}
-    for name, about in _EDGES.items():
-        if any(name in each for each in edges.values()):
-            row = {spec.name: edges[spec.name].get(name, random[spec.name][:1]) for spec in specs}
-            yield name, about, row
-    again = {name: np.repeat(each[:1], _REPEATS, axis=0) for name, each in random.items()}
-    yield "repeated-row", "the first random row, three times", again
-    single = {spec.name: draw(spec, 1, rng) for spec in specs}
-    yield "single-row", "one random row alone", single
 
 
-_EDGES = {
-    "zeros": "every number 0, or the domain's nearest to it",
-    "ones": "every number 1, or the domain's nearest to it",
-    "lowest": "every number the lowest of its domain",
-    "highest": "every number the highest of its domain",
-}
-
-
-def _edges(spec: InputSpec) -> dict[str, NDArray[Any]]:
-    """Return one row for each edge that makes sense in the input's domain."""
-    ends = {name: as_declared(spec, [end])[0] for name, end in _ends(spec).items()}
-    return {name: np.full(shape_for(spec, 1), end) for name, end in ends.items()}
-
-
-def _ends(spec: InputSpec) -> dict[str, int | float | str]:
-    match spec.domain:
-        case Choice(values=values) if spec.dtype == "string":
-            words = [str(each) for each in values]
-            return {"lowest": min(words), "highest": max(words)}
-        case Choice(values=values):
-            numbers = [each for each in values if not isinstance(each, str)]
-            if len(numbers) < len(values):
-                as_declared(spec, values)  # says what is wrong
-            return {
-                "zeros": min(numbers, key=abs),
-                "ones": min(numbers, key=lambda each: abs(each - 1)),
-                "lowest": min(numbers),
-                "highest": max(numbers),
-            }
-        case Range(low=low, high=high):
-            least, greatest = bounds(spec, low, high)
-            return {
-                "zeros": min(max(0, least), greatest),
-                "ones": min(max(1, least), greatest),
-                "lowest": least,
-                "highest": greatest,
-            }
+def _few(inputs: Inputs) -> str:
+    """Say that there are few rows, if so."""
+    rows = min(len(each) for each in inputs.values())
+    return f" ({rows} of them, fewer than the {LEAST_REAL} that parity asks for)" * (
+        rows < LEAST_REAL
+    )
 
 
 def _held_out(request: ProbesRequest, at_most: int) -> Inputs:

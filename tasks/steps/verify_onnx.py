@@ -16,7 +16,7 @@ from tasks.domain.recipe import Recipe
 from tasks.domain.value import Value
 from tasks.runners.onnxruntime_runner import MODEL, Optimisation, open_session, run_session, short
 from tasks.steps.canonical import canonical_of
-from tasks.steps.draw import draw
+from tasks.steps.draw import draw_inputs
 from tasks.steps.onnx_file import (
     DTYPES,
     Proto,
@@ -197,7 +197,7 @@ def _run(
     rng = np.random.default_rng(recipe.parity.seed)
     shapes = defaultdict(list)
     for rows in batches:
-        inputs = {each.name: draw(each, rows, rng) for each in recipe.signature.inputs}
+        inputs = draw_inputs(recipe, rows, rng)
         place = f"{where}: batch {rows}, graph optimisation {level}"
         try:
             answers = run_session(session, inputs)

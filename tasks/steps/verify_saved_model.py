@@ -13,7 +13,7 @@ from tasks.domain.errors import SignatureMismatchError, VerificationError
 from tasks.domain.recipe import Recipe
 from tasks.domain.value import Value
 from tasks.runners.saved_model_runner import SERVING, SavedModelRunner
-from tasks.steps.draw import draw
+from tasks.steps.draw import draw_inputs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -94,7 +94,7 @@ def _check_side(
 def _run(
     where: str, runner: SavedModelRunner, recipe: Recipe, rows: int, rng: np.random.Generator
 ) -> None:
-    inputs = {each.name: draw(each, rows, rng) for each in recipe.signature.inputs}
+    inputs = draw_inputs(recipe, rows, rng)
     try:
         answers = runner.run(inputs)
     except VerificationError as error:

@@ -132,7 +132,7 @@ def test_every_pattern_of_the_schema_has_words() -> None:
             "licence: MIT\nopsett: 17",
             "tiny.yaml:4: opsett: unknown field (got 17). Did you mean 'opset'? Fields here: name, "
             "description, tags, licence, source, signature, preprocessing, labels, targets, serve, "
-            "opset, converters, parity, device, limits.",
+            "opset, converters, parity, waivers, device, limits.",
             id="unknown-field",
         ),
         pytest.param(
@@ -178,7 +178,7 @@ def test_every_pattern_of_the_schema_has_words() -> None:
             "{kind: range, low",
             "{low",
             "tiny.yaml:15: signature.inputs[0].domain.kind: missing (expected one of 'choice', "
-            "'range').",
+            "'image', 'mask', 'one-hot', 'range', 'tokens').",
             id="no-discriminator",
         ),
         pytest.param(
