@@ -16,6 +16,7 @@ from tasks.domain.recipe import Recipe
 from tasks.domain.value import Value
 from tasks.isolation import Call, Family
 from tasks.progress import StageProgress
+from tasks.resume import resumable
 from tasks.runtime import STAGE, workshop
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Exported(Value):
     tags=["export"],
     **STAGE,
 )
+@resumable
 def export(
     recipe: Recipe, model: ModelArtifact, converter: Converter, plan: PassPlan = EVERY_PASS
 ) -> Exported:

@@ -1,29 +1,26 @@
 """The stages that GPU workers offer, and which of a recipe's stages go there.
 
-| `device` | training a torch network | comparing an export with the source |
-|---|---|---|
-| `cpu` | here | here |
-| `cuda` | on a GPU worker | on a GPU worker |
-| `both` | here | here, and again on a GPU worker |
+| `device` | training a torch network | comparing an export with the source | judging variants |
+|---|---|---|---|
+| `cpu` | here | here | here |
+| `cuda` | on a GPU worker | on a GPU worker | on a GPU worker |
+| `both` | here | here, and again on a GPU worker | here |
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from tasks.domain.artifact import VerifiedArtifact
+from tasks.domain.artifact import ModelArtifact, ModelFormat, VerifiedArtifact
 from tasks.domain.recipe import Recipe
 from tasks.domain.release import Reference, SourceModel
 from tasks.domain.value import Value
+from tasks.domain.variants import VariantSpec
 from tasks.isolation import Family
 from tasks.parity import Comparison, check_parity
 from tasks.perform import require_gpu
 from tasks.remote import gpu_stage, on_gpu
 from tasks.runners import FAMILIES
 from tasks.runtime import workshop
-
-if TYPE_CHECKING:
-    from tasks.domain.artifact import ModelFormat
+from tasks.vary import Judged, Timed, judge, time_beside
 
 
 class TrainRequest(Value):
@@ -38,6 +35,26 @@ class ParityRequest(Value):
     recipe: Recipe
     reference: Reference
     candidate: VerifiedArtifact
+
+
+class JudgeRequest(Value):
+    """Which variant to judge, by what."""
+
+    recipe: Recipe
+    spec: VariantSpec
+    source: SourceModel
+    reference: Reference
+    candidate: VerifiedArtifact
+    judged: int | None
+
+
+class TimeRequest(Value):
+    """Which two to time."""
+
+    recipe: Recipe
+    reference: Reference
+    parent: ModelArtifact
+    variant: ModelArtifact
 
 
 @gpu_stage
@@ -59,6 +76,28 @@ def compare(request: ParityRequest) -> Comparison:
     return check_parity(on_cuda, request.reference, candidate)
 
 
+@gpu_stage
+def judge_variant(request: JudgeRequest) -> Judged:
+    """Judge a variant on this worker's GPU."""
+    require_gpu(_judging(request.recipe, request.spec.kind), FAMILIES[ModelFormat.ONNX])
+    return judge(
+        request.recipe,
+        request.spec,
+        request.source,
+        request.reference,
+        request.candidate,
+        request.judged,
+    )
+
+
+@gpu_stage
+def time_variant(request: TimeRequest) -> Timed:
+    """Time a variant beside its parent on this worker's GPU."""
+    kind = request.variant.variant
+    require_gpu(_timing(request.recipe, kind), FAMILIES[ModelFormat.ONNX])
+    return time_beside(request.recipe, request.reference, request.parent, request.variant)
+
+
 def train_elsewhere(recipe: Recipe) -> SourceModel | None:
     """Train on a GPU worker what must be; None for what this machine is to acquire itself."""
     if recipe.device != "cuda" or recipe.source.kind != "train-torch" or workshop().lent:
@@ -73,6 +112,22 @@ def compare_elsewhere(
     if recipe.device != "cuda" or workshop().lent:
         return None
     return _compare(recipe, reference, candidate)
+
+
+def judge_elsewhere(request: JudgeRequest) -> Judged | None:
+    """Judge a variant on a GPU worker, if it must be; None if here."""
+    recipe = request.recipe
+    if recipe.device != "cuda" or workshop().lent:
+        return None
+    return on_gpu(judge_variant, request, _judging(recipe, request.spec.kind))
+
+
+def time_elsewhere(request: TimeRequest) -> Timed | None:
+    """Time a variant on a GPU worker, if it must be; None if here."""
+    recipe = request.recipe
+    if recipe.device != "cuda" or workshop().lent:
+        return None
+    return on_gpu(time_variant, request, _timing(recipe, request.variant.variant))
 
 
 def compare_on_both(
@@ -100,3 +155,11 @@ def _training(recipe: Recipe) -> str:
 
 def _comparing(recipe: Recipe, format_: ModelFormat) -> str:
     return f"{recipe.name}: parity {format_.label} on CUDA"
+
+
+def _judging(recipe: Recipe, kind: str) -> str:
+    return f"{recipe.name}: judging {kind} on CUDA"
+
+
+def _timing(recipe: Recipe, kind: str | None) -> str:
+    return f"{recipe.name}: timing {kind} on CUDA"

@@ -15,6 +15,7 @@ from tasks.domain.value import Value
 from tasks.domain.waivers import apply_waivers, today_in_utc
 from tasks.isolation import Call
 from tasks.progress import StageProgress
+from tasks.resume import resumable
 from tasks.runners import FAMILIES
 from tasks.runtime import STAGE, workshop
 
@@ -34,6 +35,7 @@ class Comparison(Value):
     tags=["parity"],
     **STAGE,
 )
+@resumable
 def check_parity(recipe: Recipe, reference: Reference, candidate: VerifiedArtifact) -> Comparison:
     """Compare one candidate with the source framework's own answers.
 

@@ -148,9 +148,14 @@ def open_workshop(owner: str | None = None) -> Iterator[Workshop]:
         _open[run] = shop
         try:
             yield shop
-        finally:
-            _open.pop(run, None)
+        except Exception:
             shop.clear()
+            raise
+        else:
+            shop.clear()
+        finally:
+            # where a signal ends the run, its finished stages wait for its next try
+            _open.pop(run, None)
 
 
 def prepare_children(recipe: Recipe) -> None:

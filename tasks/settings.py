@@ -62,6 +62,14 @@ class LocalSettings(BaseSettings):
         ("tasks.converters",),
         description="Python packages whose modules are converters, as a JSON list.",
     )
+    keep_after_seconds: float = Field(
+        30,
+        ge=0,
+        description=(
+            "A stage that took at least so long leaves its result in the bucket until its run "
+            "ends, so that a run that is interrupted goes on from there."
+        ),
+    )
     signing: Literal["key", "off"] = Field(
         "key", description="`key`: sign each release by a key pair; `off`: sign none."
     )

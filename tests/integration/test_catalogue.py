@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ import yaml
 from deployments.bootstrap import SWITCH as CREATED_SWITCH
 from deployments.local import LocalStack
 from flows.nightly import SWITCH
+from tasks.settings import StoreSettings
+from tasks.storage.s3 import open_store
 from tests.flows.conftest import LINEAR
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ class Bench:
 
     def __init__(self, stack: LocalStack, models: Path, gate: Path) -> None:
         self._models, self._gate = models, gate
+        self.store = open_store(StoreSettings.model_validate(stack.store_settings()))
         self.api = httpx.Client(base_url=f"{stack.ui_url}/api", trust_env=False, timeout=20)
 
     def add(self, name: str, *, fails: bool = False, **changes: Any) -> None:
@@ -65,6 +69,17 @@ class Bench:
         state: dict[str, Any] = self.run(run)["state"]
         return state
 
+    def try_again(self, run: str) -> None:
+        """Do what ``prefect flow-run retry`` does, and wait until it is taken up."""
+        again = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": True}
+        self.api.post(f"/flow_runs/{run}/set_state", json=again).raise_for_status()
+        self.wait(lambda: self.run(run)["run_count"] == 2)
+
+    def logs_of(self, run: str) -> str:
+        query = {"logs": {"flow_run_id": {"any_": [run]}}, "limit": 200}
+        found = self.api.post("/logs/filter", json=query).json()
+        return "\n".join(each["message"] for each in found)
+
     def runs_of(self, *models: str) -> list[dict[str, Any]]:
         query = {"flow_runs": {"name": {"any_": [f"release {model}" for model in models]}}}
         found: list[dict[str, Any]] = self.api.post("/flow_runs/filter", json=query).json()
@@ -93,6 +108,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         patch.setenv("CONVEYOR_CONVERTER_PACKAGES", json.dumps(packages))
         patch.setenv("CONVEYOR_CATALOGUE", str(folder / "models"))
         patch.setenv("TEST_GATE", str(folder / "gate"))
+        patch.setenv("CONVEYOR_KEEP_AFTER_SECONDS", "0")
         with LocalStack(folder / "stack", at_once=3) as stack:
             yield Bench(stack, folder / "models", folder / "gate")
 
@@ -131,17 +147,35 @@ def test_a_catalogue_run_that_is_killed_goes_on_where_it_was(bench: Bench) -> No
     run = bench.start("release-catalog/default", select="name:killed-*", force=True, at_once=1)
     bench.wait_in_conversion("killed-a")
 
-    kill_process_of(run)
+    signal_process_of(run, signal.SIGKILL)
     assert bench.end_of(run)["type"] == "CRASHED"
     bench.open_gate()
     bench.wait(lambda: bench.runs_of("killed-a")[0]["state"]["type"] == "COMPLETED")
-    again = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": True}
-    bench.api.post(f"/flow_runs/{run}/set_state", json=again).raise_for_status()
-    bench.wait(lambda: bench.run(run)["run_count"] == 2)
+    bench.try_again(run)
 
     end = bench.end_of(run)
     assert (end["type"], end["message"]) == ("COMPLETED", "all 2 models released")
     assert [len(bench.runs_of(name)) for name in ("killed-a", "killed-b")] == [1, 1]
+
+
+def test_a_model_whose_run_is_ended_goes_on_from_its_finished_stages(bench: Bench) -> None:
+    """By SIGTERM, which lets the run clear things away; SIGKILL leaves even more."""
+    bench.close_gate()
+    bench.add("resumed")
+    run = bench.start("release-model/default", model="resumed")
+    bench.wait_in_conversion("resumed")
+    assert len(list(bench.store.keys(f"work/{run}/stages/acquire-"))) == 1
+
+    signal_process_of(run, signal.SIGTERM)
+    assert bench.end_of(run)["type"] == "CRASHED"
+    bench.open_gate()
+    bench.try_again(run)
+
+    assert bench.end_of(run)["type"] == "COMPLETED"
+    said = bench.logs_of(run)
+    assert "acquire: was done before the run was interrupted; its result is taken" in said
+    assert "export: was done" not in said
+    assert list(bench.store.keys(f"work/{run}/")) == []
 
 
 def test_nights_can_be_switched_off_missed_ones_are_not_caught_up_and_no_two_overlap(
@@ -180,8 +214,8 @@ def test_the_nights_to_come_are_planned_in_their_time_zone(bench: Bench) -> None
     assert found["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
 
 
-def kill_process_of(run: str) -> None:
-    """Kill the process that executes a flow run."""
+def signal_process_of(run: str, how: signal.Signals) -> None:
+    """Send a signal to the process that executes a flow run."""
     killed = []
     for process in psutil.process_iter():
         try:
@@ -190,6 +224,6 @@ def kill_process_of(run: str) -> None:
         except psutil.Error:
             continue
         if mine and engine:
-            process.kill()
+            process.send_signal(how)
             killed.append(process)
     assert killed

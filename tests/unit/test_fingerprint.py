@@ -340,6 +340,7 @@ NOT_IN_IT = {
     "publish.py": "moves and describes bytes",
     "remote.py": "sends a stage elsewhere, unchanged",
     "report": "pages for people",
+    "resume.py": "gives back what a stage made",
     "runtime.py": "lends stages their folder",
     "scratch.py": "makes and removes folders",
     "seal.py": "signs bytes",
