@@ -81,10 +81,10 @@ def in_a_flow(function: Callable[[], Any], retries: int = 0) -> Any:
     return caller()
 
 
-def test_one_worker_runs_as_many_as_it_has_gpus_and_lends_each_run_one() -> None:
+def test_one_worker_runs_as_many_as_it_has_gpus_and_lends_each_run_one(tmp_path: Path) -> None:
     @task
     def one(who: int) -> Stayed:
-        return on_gpu(stay, StayRequest(seconds=2, who=who), f"stay {who}")
+        return on_gpu(stay, StayRequest(seconds=0.5, who=who, meet=tmp_path), f"stay {who}")
 
     def all_of_them() -> list[Stayed]:
         return [each.result() for each in [one.submit(who) for who in range(4)]]

@@ -19,6 +19,8 @@ class StayRequest(Value):
 
     seconds: float
     who: int = 0
+    meet: Path | None = None
+    """Where to leave a mark, and to stay until there are two."""
 
 
 class Stayed(Value):
@@ -60,6 +62,10 @@ class Uppered(Value):
 def stay(request: StayRequest) -> Stayed:
     """Stay for a while."""
     began = time.time()
+    if request.meet:
+        (request.meet / str(request.who)).touch()
+        while len(list(request.meet.iterdir())) < 2 and time.time() - began < 60:
+            time.sleep(0.05)
     time.sleep(request.seconds)
     gpu, worker = os.environ["CUDA_VISIBLE_DEVICES"], os.environ["PREFECT__WORKER_NAME"]
     return Stayed(gpu=gpu, worker=worker, began=began, ended=time.time())
