@@ -9,23 +9,24 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.actions import VariableCreate
 from prefect.client.schemas.filters import (
     FlowRunFilter,
+    FlowRunFilterExpectedStartTime,
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import StateType
-from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
-from prefect.workers.process import ProcessWorker
 
 from deployments.automations import create_automations
+from deployments.pools import KINDS, PoolKind, create_pools
 from tasks.settings import store_settings
 from tasks.storage.s3 import open_store
 
@@ -34,10 +35,8 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
 PREFECT_YAML = Path(__file__).with_name("prefect.yaml")
-POOLS = {
-    "cpu": "Trains, downloads, exports, verifies and publishes.",
-    "gpu": "Compares models on a GPU.",
-}
+SWITCH = "conveyor_nightly"
+"""As ``flows.nightly`` reads it, whose import would cost every start of a stack half a second."""
 
 _UNFINISHED = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 _SERVER_SECONDS = 120.0
@@ -56,31 +55,29 @@ async def wait_for_server(client: PrefectClient) -> None:
         await anyio.sleep(0.1)
 
 
-async def create_pools(client: PrefectClient) -> None:
-    """Create the work pools, or bring them up to date."""
-    template = ProcessWorker.get_default_base_job_template()
-    for name, description in POOLS.items():
-        try:
-            await client.read_work_pool(name)
-        except ObjectNotFound:
-            pool = WorkPoolCreate(
-                name=name, type="process", description=description, base_job_template=template
-            )
-            await client.create_work_pool(pool)
-        else:
-            update = WorkPoolUpdate(description=description, base_job_template=template)
-            await client.update_work_pool(name, update)
-
-
 async def crash_orphans(client: PrefectClient) -> None:
-    """End the runs that a killed worker left unfinished; no worker may be running."""
+    """End the runs that a killed worker left unfinished; no worker may be running.
+
+    What is planned for a later time stays planned.
+    """
     unfinished = FlowRunFilter(
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_UNFINISHED))
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_UNFINISHED)),
+        expected_start_time=FlowRunFilterExpectedStartTime(before_=datetime.now(UTC)),
     )
     while runs := await client.read_flow_runs(flow_run_filter=unfinished):
         for run in runs:
             state: State[None] = Crashed(message="The stack that ran it was stopped.")
             await client.set_flow_run_state(run.id, state, force=True)
+
+
+async def create_switch(client: PrefectClient, *, local: bool) -> None:
+    """Create the variable that switches the schedules, unless somebody has set it already.
+
+    On a local stack they are off: its owner expects no models to be made at night.
+    """
+    if await client.read_variable_by_name(SWITCH) is None:
+        value = "off" if local else "on"
+        await client.create_variable(VariableCreate(name=SWITCH, value=value))
 
 
 def create_bucket() -> None:
@@ -111,11 +108,12 @@ def create_bucket() -> None:
             return
 
 
-async def _declare(*, local: bool) -> None:
+async def _declare(kind: PoolKind, *, local: bool) -> None:
     async with get_client() as client:
         await wait_for_server(client)
-        await create_pools(client)
+        await create_pools(client, kind)
         await create_automations(client)
+        await create_switch(client, local=local)
         if local:
             await crash_orphans(client)
 
@@ -138,8 +136,11 @@ if __name__ == "__main__":
         "--local", action="store_true", help="end what an earlier stack's worker left unfinished"
     )
     parser.add_argument("--bucket", action="store_true", help="create the bucket as well")
+    parser.add_argument(
+        "--pools", choices=KINDS, default="process", help="what a run is: deployments/pools.py"
+    )
     options = parser.parse_args()
     if options.bucket:
         create_bucket()
-    anyio.run(lambda: _declare(local=options.local))
+    anyio.run(lambda: _declare(options.pools, local=options.local))
     deploy()

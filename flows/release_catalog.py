@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
+from uuid import UUID
 
 from prefect import flow, task
 from prefect.artifacts import acreate_table_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
-from prefect.deployments import arun_deployment
-from prefect.runtime import flow_run, task_run
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
+from pydantic import PositiveInt
 
+from flows.model_runs import ended, join_or_start, started_by
 from tasks.catalogue import load_catalogue, load_recipe
 from tasks.domain.value import Value
+from tasks.selection import parse_selection
 from tasks.settings import local_settings
 from tasks.standing import UP_TO_DATE, find_up_to_date
+
+if TYPE_CHECKING:
+    from tasks.domain.recipe import Recipe
+    from tasks.domain.release import Standing
+
+_MOST_RUNS = 3
+"""Runs for one model, where its process, its worker or its machine dies."""
+_NAMES_SAID = 20
 
 
 class Outcome(Value):
@@ -40,30 +53,37 @@ class Outcome(Value):
 @flow(name="release-catalog")
 async def release_catalog(
     models: tuple[str, ...] | None = None,
-    at_once: int = 2,
+    at_once: PositiveInt = 2,
     *,
     force: bool = False,
+    select: str = "all",
 ) -> State[tuple[Outcome, ...]]:
-    """Release each of ``models`` through its deployment; one that fails stops no other.
+    """Release each of the models through its deployment; one that fails stops no other.
 
-    Models that are up to date are found here, and get no run.
+    Models that are up to date are found here, and get no run. A model whose run is under way,
+    started by whomever, gets no second one. A catalogue run that is tried again goes on: the
+    runs that it had started are its own, whether under way or done.
 
     Args:
         models: Names of recipes; absent: the whole catalogue.
         at_once: How many runs may be under way at the same time.
         force: Release those too in which nothing has changed.
+        select: Which of them: `stale`, `tag:vision`, `name:resnet*`, `all`, combined by `and` (or
+            a space), `or` (or a comma), `not` and brackets.
     """
-    folder = local_settings().catalogue
-    recipes = load_catalogue(folder) if models is None else [load_recipe(m, folder) for m in models]
-    standings = {} if force else await asyncio.to_thread(find_up_to_date, recipes)
+    recipes, standings = await asyncio.to_thread(_choose, models, select, force=force)
+    run = str(flow_run.id)
     places = asyncio.Semaphore(at_once)
+    async with get_client() as client:
+        mine = await started_by(client, run) if (flow_run.run_count or 1) > 1 else {}
 
     async def in_turn(model: str) -> Outcome:
-        if model in standings:
+        if model in standings and model not in mine:
             message = f"{model}: {standings[model].summary()}"
             return Outcome(model=model, state=UP_TO_DATE, message=message, seconds=0)
         async with places:
-            return await release_one(model, force=force)
+            begun = mine[model].id if model in mine else None
+            return await release_one(model, run, force=force, begun=begun)
 
     outcomes = tuple(await asyncio.gather(*(in_turn(recipe.name) for recipe in recipes)))
     await acreate_table_artifact(
@@ -73,24 +93,52 @@ async def release_catalog(
     )
     failed = [outcome.model for outcome in outcomes if not outcome.completed]
     if failed:
-        words = f"{len(failed)} of {len(outcomes)} models failed: {', '.join(failed)}"
+        names = ", ".join(failed[:_NAMES_SAID]) + (" …" if len(failed) > _NAMES_SAID else "")
+        words = f"{len(failed)} of {len(outcomes)} models failed: {names}"
         return Failed(message=words, data=outcomes)
     return Completed(message=_summary(outcomes), data=outcomes)
 
 
+def _choose(
+    models: tuple[str, ...] | None, select: str, *, force: bool
+) -> tuple[list[Recipe], dict[str, Standing]]:
+    """Return the recipes that are meant, and how those stand that need no run.
+
+    The store is asked about no model that names and tags rule out.
+
+    Raises:
+        ConfigurationError: The expression makes no sense, or names what is not there.
+    """
+    folder = local_settings().catalogue
+    selection = parse_selection(select)
+    recipes = load_catalogue(folder) if models is None else [load_recipe(m, folder) for m in models]
+    selection.check(recipes)
+    possible = [recipe for recipe in recipes if selection.might_fit(recipe)]
+    matters = any(selection.fits(each, True) != selection.fits(each, False) for each in possible)  # noqa: FBT003 - either
+    ask = matters or not force
+    standings = find_up_to_date(possible) if ask else {}
+    chosen = [each for each in possible if selection.fits(each, each.name not in standings)]
+    return chosen, {} if force else standings
+
+
 @task(task_run_name="release {model}", cache_policy=NO_CACHE)
-async def release_one(model: str, *, force: bool = False) -> Outcome:
+async def release_one(
+    model: str, catalogue_run: str, *, force: bool = False, begun: UUID | None = None
+) -> Outcome:
     """Run ``release-model/default`` for one model to its end, whatever that is.
 
-    A restarted catalogue run finds the run that it had started, by its idempotency key.
+    A run that crashed, so whose process is gone, is followed by another.
     """
-    run = await arun_deployment(
-        "release-model/default",
-        parameters={"model": model, "force": force},
-        flow_run_name=f"release {model}",
-        idempotency_key=f"{flow_run.id}:{model}:{task_run.run_count}",
-        poll_interval=2,
-    )
+    async with get_client() as client:
+        number = 0
+        while True:
+            if begun is None:
+                begun = (await join_or_start(client, model, catalogue_run, force=force)).id
+            run = await ended(client, begun)
+            number += 1
+            if not (run.state and run.state.is_crashed()) or number == _MOST_RUNS:
+                break
+            begun = None
     state = run.state
     return Outcome(
         model=model,
@@ -101,6 +149,8 @@ async def release_one(model: str, *, force: bool = False) -> Outcome:
 
 
 def _summary(outcomes: tuple[Outcome, ...]) -> str:
+    if not outcomes:
+        return "no model is meant, so there was nothing to do"
     same = sum(outcome.up_to_date for outcome in outcomes)
     if not same:
         return f"all {len(outcomes)} models released"

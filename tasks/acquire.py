@@ -16,6 +16,7 @@ from tasks.fetch.wording import redacted
 from tasks.isolation import Call, Family
 from tasks.noise import float64_answers, true_labels
 from tasks.progress import StageProgress
+from tasks.resume import resumable
 from tasks.runners import FAMILIES
 from tasks.runtime import STAGE, workshop
 from tasks.settings import local_settings
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 
 @task(name="acquire", task_run_name="acquire {recipe.name}", **STAGE)
+@resumable
 def acquire(recipe: Recipe) -> SourceModel:
     """Train or download the model that ``recipe`` describes, and store it.
 
@@ -36,7 +38,12 @@ def acquire(recipe: Recipe) -> SourceModel:
         AcquisitionError: It could not be trained or downloaded.
         IsolationError: The framework's process died or went over its limits.
         StorageError: The result could not be stored.
+        RemoteError: It is trained on a GPU worker, and that gave no answer.
     """
+    from tasks.gpu_stages import train_elsewhere
+
+    if (trained := train_elsewhere(recipe)) is not None:
+        return trained
     shop = workshop()
     progress = StageProgress(f"acquire {recipe.name}")
     wanted = _downloads(recipe)
@@ -70,6 +77,7 @@ def acquire(recipe: Recipe) -> SourceModel:
     # it runs in a thread, where Prefect's own time limit interrupts nothing; the child's does
     **(STAGE | {"timeout_seconds": None}),
 )
+@resumable
 def answer_probes(source: SourceModel) -> Reference:
     """Make the recipe's probes, and let the source framework answer them.
 

@@ -12,6 +12,7 @@ from tasks.domain.recipe import Recipe
 from tasks.domain.value import Value
 from tasks.exporting import ExportJob, write_export
 from tasks.progress import StageProgress
+from tasks.resume import resumable
 from tasks.runtime import STAGE, workshop
 
 
@@ -32,6 +33,7 @@ class Exported(Value):
     tags=["export"],
     **STAGE,
 )
+@resumable
 def export(
     recipe: Recipe, model: ModelArtifact, converter: Converter, plan: PassPlan = EVERY_PASS
 ) -> Exported:

@@ -16,6 +16,7 @@ from tasks.domain.waivers import apply_waivers, today_in_utc
 from tasks.isolation import Call
 from tasks.matrix import MatrixJob, fill_matrix
 from tasks.progress import StageProgress
+from tasks.resume import resumable
 from tasks.runners import FAMILIES
 from tasks.runtime import STAGE, workshop
 
@@ -35,6 +36,7 @@ class Comparison(Value):
     tags=["parity"],
     **STAGE,
 )
+@resumable
 def check_parity(recipe: Recipe, reference: Reference, candidate: VerifiedArtifact) -> Comparison:
     """Compare one candidate with the source framework's own answers.
 
@@ -43,10 +45,14 @@ def check_parity(recipe: Recipe, reference: Reference, candidate: VerifiedArtifa
     Raises:
         VerificationError: The candidate gave no answers to compare.
         IsolationError: The runtime's process died or went over its limits.
+        RemoteError: It is compared on a GPU worker, and that gave no answer.
     """
+    from tasks.gpu_stages import compare_elsewhere, compare_on_both
     from tasks.steps.answer import AnswerRequest, answer
     from tasks.steps.compare import CompareRequest, compare
 
+    if (compared_there := compare_elsewhere(recipe, reference, candidate)) is not None:
+        return compared_there
     shop = workshop()
     format_ = candidate.artifact.format
     family = FAMILIES[format_]
@@ -94,7 +100,7 @@ def check_parity(recipe: Recipe, reference: Reference, candidate: VerifiedArtifa
     log = get_run_logger()
     tell = log.info if report.passed else log.error
     tell("%s: %s", recipe.name, report.summary())
-    return Comparison(
+    here = Comparison(
         report=report,
         ms_per_row=answered.value.ms_per_row,
         cost=Cost(
@@ -102,3 +108,4 @@ def check_parity(recipe: Recipe, reference: Reference, candidate: VerifiedArtifa
             peak_mb=max(answered.cost.peak_mb, compared.cost.peak_mb),
         ),
     )
+    return compare_on_both(recipe, reference, candidate, here)

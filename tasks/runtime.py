@@ -44,10 +44,14 @@ class Workshop:
     stage that runs on another one.
     """
 
-    def __init__(self, store: ObjectStore, children: Children, folder: Path, run: str) -> None:
+    def __init__(
+        self, store: ObjectStore, children: Children, folder: Path, run: str, *, lent: bool = False
+    ) -> None:
         self.store = store
         self.children = children
         self.run = run
+        self.lent = lent
+        """Whether the run is another one's stage, whose files are that one's to clear away."""
         self._folder = folder
         self._local: dict[str, Path] = {}
         self._shared: set[str] = set()
@@ -87,9 +91,13 @@ class Workshop:
     def share(self, tree: StoredTree) -> None:
         """Put a kept tree into the store, so that another machine's workshop can fetch it.
 
+        What is there already, from here or from another machine, is not sent again.
+
         Raises:
             StorageError: The store did not take it.
         """
+        if tree.root in self._shared:
+            return
         folder = self._local[tree.root]
         for file in tree.files:
             self.store.put(folder / tree.path_of(file), file.key)
@@ -109,9 +117,13 @@ class Workshop:
             self._local[tree.root] = folder
         return self._local[tree.root]
 
+    def adopt(self, *trees: StoredTree) -> None:
+        """Take note that another machine has put ``trees``, if any, into this run's folder."""
+        self._shared |= {self.prefix, *(tree.root for tree in trees)}
+
     def clear(self) -> None:
-        """Remove from the store what this workshop shared."""
-        if self._shared:
+        """Remove from the store what was shared in this run's name, here or on its behalf."""
+        if self._shared and not self.lent:
             self.store.remove(self.prefix)
             self._shared.clear()
 
@@ -120,8 +132,12 @@ _open: dict[str, Workshop] = {}
 
 
 @contextmanager
-def open_workshop() -> Iterator[Workshop]:
+def open_workshop(owner: str | None = None) -> Iterator[Workshop]:
     """Lend the stages of the current flow run their workshop, and clear it away at the end.
+
+    Args:
+        owner: The flow run of which this one is a stage: its files go to that one's folder, and
+            stay there.
 
     Raises:
         StorageError: The store cannot be used: down, bucket missing, credentials wrong, or
@@ -133,12 +149,18 @@ def open_workshop() -> Iterator[Workshop]:
     ensure_usable(store)
     signing_key(local_settings())  # made now, or told now that it cannot be, not after hours
     with scratch_folder(local_settings().scratch) as folder, Children(folder) as children:
-        shop = _open[run] = Workshop(store, children, folder, run)
+        shop = Workshop(store, children, folder, owner or run, lent=owner is not None)
+        _open[run] = shop
         try:
             yield shop
-        finally:
-            _open.pop(run, None)
+        except Exception:
             shop.clear()
+            raise
+        else:
+            shop.clear()
+        finally:
+            # where a signal ends the run, its finished stages wait for its next try
+            _open.pop(run, None)
 
 
 def prepare_children(recipe: Recipe) -> None:

@@ -62,12 +62,55 @@ class LocalSettings(BaseSettings):
         ("tasks.converters",),
         description="Python packages whose modules are converters, as a JSON list.",
     )
+    keep_after_seconds: float = Field(
+        30,
+        ge=0,
+        description=(
+            "A stage that took at least so long leaves its result in the bucket until its run "
+            "ends, so that a run that is interrupted goes on from there."
+        ),
+    )
     signing: Literal["key", "off"] = Field(
         "key", description="`key`: sign each release by a key pair; `off`: sign none."
     )
     signing_key: Path = Field(
         Path.home() / ".config" / "onnx-conveyor" / "signing.pem",
         description="Private key (PEM, elliptic curve); made at first use, `.pub` beside it.",
+    )
+
+
+class GpuSettings(BaseSettings):
+    """The GPUs of one host, and how long a stage waits for one elsewhere."""
+
+    model_config = SettingsConfigDict(env_prefix="CONVEYOR_GPU_", frozen=True, extra="ignore")
+
+    devices: tuple[str, ...] | None = Field(
+        None,
+        description=(
+            "GPUs that this host's workers may use, as a JSON list of what CUDA_VISIBLE_DEVICES "
+            "takes; absent: those of `nvidia-smi`."
+        ),
+    )
+    locks: Path = Field(
+        Path("/tmp/onnx-conveyor-gpus"),  # noqa: S108 - all workers of a host must find it
+        description="Folder of the GPUs' locks; all workers of a host must see the same one.",
+    )
+    require_runtime: bool = Field(
+        default=True,
+        description="Whether a worker refuses to start with an ONNX Runtime unfit for its pool.",
+    )
+    patience_seconds: float = Field(
+        600,
+        gt=0,
+        description="How long a GPU stage waits while no worker is seen, before it fails.",
+    )
+    start_seconds: float = Field(
+        300,
+        gt=0,
+        description="How long a worker may take to start a GPU stage that it has taken.",
+    )
+    poll_seconds: float = Field(
+        2, gt=0, description="How often a GPU stage that runs elsewhere is looked at."
     )
 
 
@@ -81,6 +124,12 @@ def store_settings() -> StoreSettings:
 def local_settings() -> LocalSettings:
     """Read this machine's settings, once in a process."""
     return LocalSettings()
+
+
+@cache
+def gpu_settings() -> GpuSettings:
+    """Read what this machine knows of GPUs, once in a process."""
+    return GpuSettings()
 
 
 def converter_packages() -> tuple[str, ...]:

@@ -115,10 +115,22 @@ def judge(
     Raises:
         VerificationError: It gave no answers to compare.
         IsolationError: The runtime's process died or went over its limits.
+        RemoteError: It is judged on a GPU worker, and that gave no answer.
     """
+    from tasks import gpu_stages
     from tasks.steps.answer import AnswerRequest, answer
     from tasks.steps.judge_variant import JudgeRequest, judge_variant
 
+    there = gpu_stages.JudgeRequest(
+        recipe=recipe,
+        spec=spec,
+        source=source,
+        reference=reference,
+        candidate=candidate,
+        judged=judged,
+    )
+    if (judged_there := gpu_stages.judge_elsewhere(there)) is not None:
+        return judged_there
     shop = workshop()
     call = _call(f"judge {spec.kind}", recipe, VerificationError)
     folder = shop.new_folder("answers")
@@ -160,9 +172,13 @@ def time_beside(
         VerificationError: One of them does not load.
         IsolationError: The runtime's process died or went over its limits.
     """
+    from tasks.gpu_stages import TimeRequest, time_elsewhere
     from tasks.runners.onnxruntime_runner import MODEL
     from tasks.steps.race import RaceRequest, race
 
+    there = TimeRequest(recipe=recipe, reference=reference, parent=parent, variant=variant)
+    if (timed_there := time_elsewhere(there)) is not None:
+        return timed_there
     shop = workshop()
     if parent.tree.size_bytes + variant.tree.size_bytes > _TIMED_BYTES:
         return Timed(race=None, cost=Cost())

@@ -13,6 +13,7 @@ from tasks.domain.recipe import Recipe
 from tasks.domain.value import Value
 from tasks.isolation import Call
 from tasks.progress import StageProgress
+from tasks.resume import resumable
 from tasks.runners import FAMILIES
 from tasks.runtime import STAGE, workshop
 
@@ -30,6 +31,7 @@ class Verification(Value):
     task_run_name="verify {recipe.name} {artifact.format}",
     **STAGE,
 )
+@resumable
 def verify(recipe: Recipe, artifact: ModelArtifact) -> Verification:
     """Load the stored files afresh and hold them to the declared signature.
 

@@ -2,6 +2,7 @@
 
 ReleaseError
 ├── ConfigurationError          a setting or a recipe is wrong: mend it, then run again
+│   └── GpuUnavailableError         a stage that needs a GPU is on a worker that offers none
 ├── AcquisitionError            the source model could not be trained or downloaded
 │   └── DownloadDigestError         what came is not what the recipe pins
 ├── ExportError                 no converter could express the model in a format
@@ -15,6 +16,9 @@ ReleaseError
 │   ├── ChildCrashedError           it died of a signal, or left without an answer
 │   ├── MemoryLimitError            it took more memory than its limit
 │   └── TimeLimitError              it took longer than its limit
+├── RemoteError                 a stage that was sent to another machine gave no answer
+│   ├── NoWorkerError               no worker of its pool was seen for the stated time
+│   └── LostRunError                (transient) its run crashed: worker, process or machine are gone
 └── StorageError                the object store refused or lost something
     ├── ArtifactNotFoundError
     ├── AliasConflictError          the alias does not stand where the caller saw it
@@ -42,6 +46,10 @@ class ReleaseError(Exception):
 
 class ConfigurationError(ReleaseError):
     """A setting or a recipe is wrong."""
+
+
+class GpuUnavailableError(ConfigurationError):
+    """A stage that needs a GPU runs on a worker that does not offer one."""
 
 
 class AcquisitionError(ReleaseError):
@@ -103,6 +111,20 @@ class MemoryLimitError(IsolationError):
 
 class TimeLimitError(IsolationError):
     """A child process took longer than its limit."""
+
+
+class RemoteError(ReleaseError):
+    """A stage that was sent to another machine gave no answer."""
+
+
+class NoWorkerError(RemoteError):
+    """No worker of the stage's pool was seen for as long as the settings allow."""
+
+
+class LostRunError(RemoteError):
+    """The run of a stage on another machine crashed; the same work may succeed in a new one."""
+
+    transient = True
 
 
 class StorageError(ReleaseError):

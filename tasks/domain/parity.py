@@ -256,6 +256,8 @@ class ParityReport(Value):
     """What else there is to know, such as a waiver that is no longer needed."""
     matrix: Matrix = Matrix()
     """Other ways to run the same files; empty in releases of before there was one."""
+    on_cuda: ParityReport | None = None
+    """The same comparison on a GPU, where the recipe's device is ``both``."""
 
     @property
     def passed(self) -> bool:
@@ -269,6 +271,7 @@ class ParityReport(Value):
             and all(probe.passed for probe in self.probes)
             and all(each.passed or each.waived for each in self.metrics)
             and self.matrix.passed
+            and (self.on_cuda is None or self.on_cuda.passed)
         )
 
     @property
@@ -306,7 +309,8 @@ class ParityReport(Value):
         failed += [each.words for each in self.metrics if not each.passed and not each.waived]
         same = "the reference answers every row alike, so any model would pass"
         elsewhere = self.matrix.reasons() if not empty and not failed else ()
-        return (*empty, *failed, *(() if self.discriminates else (same,)), *elsewhere)
+        there = [f"on CUDA: {each}" for each in (self.on_cuda.reasons() if self.on_cuda else ())]
+        return (*empty, *failed, *(() if self.discriminates else (same,)), *elsewhere, *there)
 
     def summary(self) -> str:
         """Say the verdict in one line: how close it is, or the first reasons why it fails."""
@@ -316,6 +320,7 @@ class ParityReport(Value):
             return (
                 f"{what}: {self._verdict} on {rows} rows of {len(self.probes)} probes, "
                 f"using {self.budget:.1%} of {self._limit}{self._told}"
+                f"{f', and {self.on_cuda.budget:.1%} on CUDA' if self.on_cuda else ''}"
             )
         reasons = self.reasons()
         more = f"; and {len(reasons) - _REASONS_SAID} more" if len(reasons) > _REASONS_SAID else ""

@@ -181,12 +181,18 @@ class OnnxruntimeRunner:
 
     @property
     def runtime(self) -> str:
-        """What runs it, such as ``onnxruntime 1.32.0 CPUExecutionProvider (2 threads)``."""
+        """What runs it, such as ``onnxruntime 1.32.0 CPUExecutionProvider (2 threads)``.
+
+        On CUDA it says that TF32 is off, by the session's own options.
+        """
         import onnxruntime
 
         threads = thread_count()
         counted = f"{threads} thread{'s' if threads > 1 else ''}"
         provider = self._session.get_providers()[0]
+        if provider == PROVIDERS["cuda"]:
+            tf32 = self._session.get_provider_options()[provider].get("use_tf32", "unknown")
+            counted += f", TF32 {'off' if tf32 == '0' else tf32}"
         return f"onnxruntime {onnxruntime.__version__} {provider} ({counted})"
 
     def signature(self) -> ModelSignature:

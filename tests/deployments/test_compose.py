@@ -17,8 +17,8 @@ from prefect_redis.cleanup_queue import RedisWorkerCleanupQueueSettings
 from prefect_redis.client import RedisMessagingSettings
 
 from deployments import secret_files
-from deployments.bootstrap import POOLS
-from tasks.settings import LocalSettings, StoreSettings
+from deployments.pools import POOLS
+from tasks.settings import GpuSettings, LocalSettings, StoreSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = Path(sys.executable).with_name("docker-compose")
@@ -235,7 +235,7 @@ def test_only_loopback_ports_are_published(resolved: dict[str, Any]) -> None:
 def test_every_setting_that_is_given_exists(resolved: dict[str, Any]) -> None:
     known = {
         f"{settings.model_config['env_prefix']}{name}".upper()
-        for settings in (StoreSettings, LocalSettings)
+        for settings in (StoreSettings, LocalSettings, GpuSettings)
         for name in settings.model_fields
     }
     given = {

@@ -204,7 +204,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
     """Note which models the catalogue starts a run for; running them takes a worker."""
     runs: list[tuple[str, bool]] = []
 
-    async def note(model: str, *, force: bool = False) -> Outcome:
+    async def note(model: str, _: str, *, force: bool = False, **_begun: object) -> Outcome:
         runs.append((model, force))
         return Outcome(model=model, state="Completed", message="", seconds=1.0)
 
@@ -251,3 +251,39 @@ def test_a_model_that_cannot_be_asked_about_gets_a_run_that_will_say_why(
     run_catalogue()
 
     assert started == [(model, False)]
+
+
+def test_only_the_selected_models_get_a_run_and_stale_means_not_up_to_date(
+    catalogue: Callable[..., str], started: list[tuple[str, bool]]
+) -> None:
+    released = catalogue(name="a", tags=["small"])
+    new, other = catalogue(name="b", tags=["small"]), catalogue(name="c")
+    release_model(released)
+
+    state = run_catalogue(select="tag:small stale")
+    forced = run_catalogue(select="tag:small, name:c*", force=True)
+    not_stale = run_catalogue(select="not stale", force=True)
+
+    assert started[:1] == [(new, False)]
+    assert state.message == "all 1 models released"
+    assert started[1:4] == [(released, True), (new, True), (other, True)]
+    assert forced.is_completed()
+    assert started[4:] == [(released, True)]
+    assert not_stale.is_completed()
+
+
+def test_nothing_that_is_stale_is_nothing_to_do_and_a_slip_is_an_error(
+    catalogue: Callable[..., str], started: list[tuple[str, bool]]
+) -> None:
+    model = catalogue(tags=["small"])
+    release_model(model)
+
+    state = run_catalogue(select="stale")
+    wrong = run_catalogue(select="tag:smal")
+
+    assert (state.is_completed(), state.message) == (
+        True,
+        "no model is meant, so there was nothing to do",
+    )
+    assert "no recipe's tag fits 'smal'. Did you mean 'small'? There are: small." in wrong.message
+    assert started == []

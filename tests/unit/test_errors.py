@@ -8,7 +8,12 @@ import pytest
 from prefect.serializers import JSONSerializer
 
 from tasks.domain import errors
-from tasks.domain.errors import DigestMismatchError, ReleaseError, StorageUnavailableError
+from tasks.domain.errors import (
+    DigestMismatchError,
+    LostRunError,
+    ReleaseError,
+    StorageUnavailableError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,8 +41,10 @@ def test_the_tree_in_the_docstring_names_every_error(error: type[ReleaseError]) 
     assert error.__name__ in errors.__doc__
 
 
-def test_only_an_absent_store_is_worth_another_try() -> None:
-    assert [each for each in family(ReleaseError) if each.transient] == [StorageUnavailableError]
+def test_only_an_absent_store_and_a_lost_run_are_worth_another_try() -> None:
+    transient = {each for each in family(ReleaseError) if each.transient}
+
+    assert transient == {StorageUnavailableError, LostRunError}
 
 
 def test_a_digest_mismatch_names_the_file_and_both_digests() -> None:

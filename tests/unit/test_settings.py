@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tasks.settings import LocalSettings, StoreSettings
+from tasks.settings import GpuSettings, LocalSettings, StoreSettings
 
 TABLE = (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
 SETTINGS = {
     f"{settings.model_config['env_prefix']}{name}".upper(): field.description
-    for settings in (StoreSettings, LocalSettings)
+    for settings in (StoreSettings, LocalSettings, GpuSettings)
     for name, field in settings.model_fields.items()
 }
 

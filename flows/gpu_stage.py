@@ -1,0 +1,28 @@
+"""One stage of another run, on a worker with a GPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from tasks.gpus import hold_lent_gpu
+from tasks.perform import perform_stage
+from tasks.runtime import open_workshop
+
+
+@flow(name="gpu-stage", flow_run_name="{title}")
+def gpu_stage(title: str, stage: str, request: dict[str, Any], owner: str) -> str:
+    """Run one stage, and leave its reply where the run that asked for it finds it.
+
+    Started by ``tasks.remote.on_gpu`` alone; see there.
+
+    Args:
+        title: What it does, in words.
+        stage: Which of ``tasks.gpu_stages``.
+        request: Its request, as JSON.
+        owner: The flow run that waits for the reply.
+    """
+    with hold_lent_gpu(), open_workshop(owner):
+        perform_stage(stage, request)
+    return title

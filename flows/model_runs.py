@@ -1,0 +1,97 @@
+"""Runs of ``release-model`` for others: found or started, and waited for.
+
+Whoever wants a model released while a run of it is under way gets that run: no model is made
+twice at the same time. Two who ask at once start one run, since both ask by the same key, which
+names the run before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterName,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.deployments import arun_deployment
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.objects import FlowRun
+
+DEPLOYMENT = "release-model/default"
+
+_POLL_SECONDS = 2.0
+_PAGE = 200
+_SOON = timedelta(minutes=1)
+_LAST = 5
+"""Runs of a model that are looked at, the youngest first."""
+
+
+def tag_of(catalogue_run: str) -> str:
+    """Return the tag of the runs that a catalogue run has started."""
+    return f"catalogue-{catalogue_run}"
+
+
+async def started_by(client: PrefectClient, catalogue_run: str) -> dict[str, FlowRun]:
+    """Return by model the last run that a catalogue run started, before it was interrupted."""
+    mine = FlowRunFilter(tags=FlowRunFilterTags(all_=[tag_of(catalogue_run)]))
+    found: dict[str, FlowRun] = {}
+    offset = 0
+    while page := await client.read_flow_runs(
+        flow_run_filter=mine,
+        sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+        limit=_PAGE,
+        offset=offset,
+    ):
+        found |= {str(run.parameters.get("model")): run for run in page}
+        offset += len(page)
+    return found
+
+
+async def join_or_start(
+    client: PrefectClient, model: str, catalogue_run: str, *, force: bool
+) -> FlowRun:
+    """Return the run of ``model`` that is under way, or a new one."""
+    named = FlowRunFilter(name=FlowRunFilterName(any_=[f"release {model}"]))
+    last = await client.read_flow_runs(
+        flow_run_filter=named, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=_LAST
+    )
+    for run in last:
+        # a run that may end as "Up to date" does not do what `force` asks for
+        does_it = bool(run.parameters.get("force")) or not force
+        if does_it and _is_under_way(run):
+            return run
+    before = str(last[0].id) if last else "none"
+    return await arun_deployment(
+        DEPLOYMENT,
+        client=client,
+        parameters={"model": model, "force": force},
+        flow_run_name=f"release {model}",
+        tags=[tag_of(catalogue_run)],
+        idempotency_key=f"release {model} {force} after {before}",
+        timeout=0,
+    )
+
+
+def _is_under_way(run: FlowRun) -> bool:
+    if run.state is None or run.state.is_final():
+        return False
+    start = run.expected_start_time
+    # somebody may have planned one for next week
+    return start is None or start < datetime.now(UTC) + _SOON
+
+
+async def ended(client: PrefectClient, run: UUID) -> FlowRun:
+    """Return the run in its final state, once it has one."""
+    while True:
+        found = await client.read_flow_run(run)
+        if found.state and found.state.is_final():
+            return found
+        await asyncio.sleep(_POLL_SECONDS)

@@ -1,0 +1,104 @@
+"""What GPU workers offer, what a report says of two devices, and what is kept for another try."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from tasks import gpu_stages
+from tasks.domain.artifact import ModelFormat, StoredFile, StoredTree
+from tasks.domain.errors import ConfigurationError
+from tasks.domain.parity import OutputParity, ParityReport, ProbeParity
+from tasks.domain.profiles import PROFILES
+from tasks.domain.recipe import Recipe
+from tasks.domain.value import Value
+from tasks.perform import _stage
+from tasks.remote import GpuStage, trees_in
+from tasks.runners.onnxruntime_runner import OnnxruntimeRunner
+from tests.flows.conftest import LINEAR
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+STAGES = [each for each in vars(gpu_stages).values() if isinstance(each, GpuStage)]
+TREE = StoredTree(
+    root="work/r/a", files=(StoredFile(key="work/r/a/x", sha256="0" * 64, size_bytes=1),)
+)
+
+
+def report(*, passed: bool = True, on_cuda: ParityReport | None = None) -> ParityReport:
+    output = OutputParity(
+        name="scores",
+        passed=passed,
+        reason="" if passed else "1 of 3 elements differ",
+        shape=(1, 3),
+        expected_shape=(1, 3),
+        dtype="float32",
+        expected_dtype="float32",
+        total=3,
+        mismatched=0 if passed else 1,
+    )
+    return ParityReport(
+        reference=ModelFormat.TORCH,
+        candidate=ModelFormat.ONNX,
+        runtime="onnxruntime",
+        profile="float32-conv",
+        tolerance=PROFILES["float32-conv"].base,
+        probes=(ProbeParity(probe="random", rows=1, outputs=(output,)),),
+        discriminates=True,
+        on_cuda=on_cuda,
+    )
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_a_worker_finds_each_stage_by_its_name_and_knows_its_values(
+    stage: GpuStage[Any, Any],
+) -> None:
+    assert _stage(stage.name) is stage
+    assert all(issubclass(each, Value) for each in stage.types)
+
+
+@pytest.mark.parametrize("name", ["os:getcwd", "tasks.gpu_stages:absent", "no.such:thing", ""])
+def test_a_worker_runs_nothing_that_is_not_a_stage(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="has no such GPU stage"):
+        _stage(name or "tasks")
+
+
+def test_a_report_on_two_devices_passes_only_if_both_do() -> None:
+    good, bad = report(on_cuda=report()), report(on_cuda=report(passed=False))
+
+    assert good.passed
+    assert "on CUDA" in good.summary()
+    assert not bad.passed
+    assert bad.reasons() == ("on CUDA: random/scores: 1 of 3 elements differ",)
+    assert ParityReport.model_validate_json(bad.model_dump_json()) == bad
+
+
+def test_the_report_says_provider_threads_and_that_tf32_is_off() -> None:
+    class Session(NamedTuple):
+        """As much of a CUDA session as the words need."""
+
+        def get_providers(self) -> list[str]:
+            return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+        def get_provider_options(self) -> Mapping[str, Mapping[str, str]]:
+            return {"CUDAExecutionProvider": {"use_tf32": "0"}}
+
+    words = OnnxruntimeRunner(Recipe.model_validate(LINEAR), Session()).runtime
+
+    assert "CUDAExecutionProvider (" in words
+    assert " thread" in words
+    assert words.endswith(", TF32 off)")
+
+
+def test_every_tree_of_a_value_is_found_however_deep() -> None:
+    class Inner(Value):
+        trees: dict[str, tuple[StoredTree, ...]]
+
+    class Outer(Value):
+        inner: Inner | None
+        tree: StoredTree | None = None
+
+    assert list(trees_in(Outer(inner=Inner(trees={"a": (TREE,), "b": ()})))) == [TREE]
+    assert list(trees_in(Outer(inner=None, tree=TREE))) == [TREE]
