@@ -160,8 +160,9 @@ class LocalStack:
         _write_privately(self.folder / "env", self._env_file())
 
     def _start_worker(self, name: str, queue: str, *options: str) -> None:
-        start = ("prefect", "worker", "start", "--pool", POOL, "--work-queue", queue)
-        self._serve(name, *start, "--name", name, *options)
+        start = ("deployments.worker", "--pool", POOL, "--work-queue", queue)
+        # when the stack ends, so do its runs, at once; the next one finds them Crashed
+        self._serve(name, *start, "--name", name, "--grace", "0", *options)
 
     def _serve(self, name: str, *command: str) -> Leashed:
         service = Leashed(

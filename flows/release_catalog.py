@@ -14,6 +14,7 @@ from prefect.states import Completed, Failed
 
 from tasks.catalogue import load_catalogue, load_recipe
 from tasks.domain.value import Value
+from tasks.restarts import refuse_more_starts
 from tasks.settings import local_settings
 from tasks.standing import UP_TO_DATE, find_up_to_date
 
@@ -53,6 +54,7 @@ async def release_catalog(
         at_once: How many runs may be under way at the same time.
         force: Release those too in which nothing has changed.
     """
+    refuse_more_starts()
     folder = local_settings().catalogue
     recipes = load_catalogue(folder) if models is None else [load_recipe(m, folder) for m in models]
     standings = {} if force else await asyncio.to_thread(find_up_to_date, recipes)

@@ -14,6 +14,7 @@ ReleaseError
 │   ├── ChildCrashedError           it died of a signal, or left without an answer
 │   ├── MemoryLimitError            it took more memory than its limit
 │   └── TimeLimitError              it took longer than its limit
+├── GaveUpError                 the run was started several times, and died each time
 └── StorageError                the object store refused or lost something
     ├── ArtifactNotFoundError
     ├── AliasConflictError          the alias does not stand where the caller saw it
@@ -98,6 +99,10 @@ class MemoryLimitError(IsolationError):
 
 class TimeLimitError(IsolationError):
     """A child process took longer than its limit."""
+
+
+class GaveUpError(ReleaseError):
+    """A run was started several times, and its process died each time."""
 
 
 class StorageError(ReleaseError):

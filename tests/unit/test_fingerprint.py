@@ -333,6 +333,7 @@ NOT_IN_IT = {
     "outages.py": "bears with a server",
     "package_versions.py": "says what is installed",
     "pages.py": "pages for people",
+    "restarts.py": "counts the starts of a run",
     "progress.py": "shows how far a stage is",
     "publish.py": "moves and describes bytes",
     "report": "pages for people",
