@@ -8,64 +8,135 @@ from typing import TYPE_CHECKING
 from prefect.automations import AutomationCore, EventTrigger, Posture
 from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.events import ResourceSpecification
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from prefect.client.orchestration import PrefectClient
 
 CRASH_SILENT_RUNS = "crash-silent-runs"
+CRASH_RUNS_THAT_DO_NOT_START = "crash-runs-that-do-not-start"
+START_CRASHED_RUNS_AGAIN = "start-crashed-runs-again"
+
 SILENCE_SECONDS = 150.0
 """Five of the heartbeats that ``PREFECT_FLOWS_HEARTBEAT_FREQUENCY`` (30 s) makes runs send.
 
 A server that is away for a minute, which runs bear (``tasks.outages``), misses up to four.
 """
+START_SECONDS = 300.0
+"""How long a run may take from a worker's hands to its first line.
 
+On a machine of its own 3 to 6 s, but an image may have to be pulled first.
+"""
+
+_RUNS = {"prefect.resource.id": "prefect.flow-run.*"}
+_EACH = {"prefect.resource.id"}
 _HEARTBEAT = "prefect.flow-run.heartbeat"
 _ENDS = ("Completed", "Failed", "Crashed", "Cancelled", "Cancelling", "Paused", "Suspended")
+_TAKEN = ("Pending", "Submitting")
+_MOVED_ON = ("Running", "Scheduled", "AwaitingRetry", "AwaitingConcurrencySlot", "Late", *_ENDS)
+_STARTED_AGAIN = ("release-model", "release-catalog")
+"""Flows that may be started again at any point of theirs; ``tasks.restarts`` says how often."""
 
 
 async def create_automations(
-    client: PrefectClient, silence_seconds: float = SILENCE_SECONDS
+    client: PrefectClient,
+    silence_seconds: float = SILENCE_SECONDS,
+    start_seconds: float = START_SECONDS,
 ) -> None:
     """Create the automations, or bring them up to date.
 
     A run whose process is killed together with its worker says nothing of its end; without
-    this it would be Running for ever, and hold its place in every limit.
+    these it would be Running or Pending for ever, and hold its place in every limit.
 
     Args:
         client: Of the server that gets them.
         silence_seconds: After how long without a heartbeat a run counts as crashed; at least 10.
+        start_seconds: After how long in a worker's hands a run that has not started does.
     """
-    wanted = _crash_silent_runs(silence_seconds)
-    found = await client.read_automations_by_name(wanted.name)
-    if found:
-        await client.update_automation(found[0].id, wanted)
-    else:
-        await client.create_automation(wanted)
+    for wanted in (
+        _crash_silent_runs(silence_seconds),
+        _crash_runs_that_do_not_start(start_seconds),
+        _start_crashed_runs_again(),
+    ):
+        found = await client.read_automations_by_name(wanted.name)
+        if found:
+            await client.update_automation(found[0].id, wanted)
+        else:
+            await client.create_automation(wanted)
 
 
 def _crash_silent_runs(silence_seconds: float) -> AutomationCore:
-    ends = {f"prefect.flow-run.{end}" for end in _ENDS}
     return AutomationCore(
         name=CRASH_SILENT_RUNS,
         description="A run that has sent no heartbeat for a while has lost its process.",
         enabled=True,
         trigger=EventTrigger(
-            match={"prefect.resource.id": "prefect.flow-run.*"},
-            for_each={"prefect.resource.id"},
+            match=ResourceSpecification.model_validate(_RUNS),
+            for_each=_EACH,
             after={_HEARTBEAT},
-            expect={_HEARTBEAT, *ends},
+            expect={_HEARTBEAT, *_events(_ENDS)},
             posture=Posture.Proactive,
             threshold=1,
             within=timedelta(seconds=silence_seconds),
         ),
         actions=[
-            ChangeFlowRunState(
-                state=StateType.CRASHED,
-                name="Crashed",
-                message=(
-                    f"No heartbeat for {silence_seconds:.0f} s: its process, or its machine, is "
-                    "gone. Run it again; nothing half done is visible."
-                ),
+            _crash(
+                f"No heartbeat for {silence_seconds:.0f} s: its process, or its machine, is "
+                "gone. Nothing half done is visible."
             )
         ],
     )
+
+
+def _crash_runs_that_do_not_start(start_seconds: float) -> AutomationCore:
+    return AutomationCore(
+        name=CRASH_RUNS_THAT_DO_NOT_START,
+        description="A run that a worker took and did not start has lost its worker.",
+        enabled=True,
+        trigger=EventTrigger(
+            match=ResourceSpecification.model_validate(_RUNS),
+            for_each=_EACH,
+            after=_events(_TAKEN),
+            expect=_events(_MOVED_ON),
+            posture=Posture.Proactive,
+            threshold=1,
+            within=timedelta(seconds=start_seconds),
+        ),
+        actions=[_crash(f"A worker took it and had not started it {start_seconds:.0f} s later.")],
+    )
+
+
+def _start_crashed_runs_again() -> AutomationCore:
+    names = list(_STARTED_AGAIN)
+    return AutomationCore(
+        name=START_CRASHED_RUNS_AGAIN,
+        description="A run whose process died is started again; the run itself counts how often.",
+        enabled=True,
+        trigger=EventTrigger(
+            match=ResourceSpecification.model_validate(_RUNS),
+            match_related=ResourceSpecification.model_validate(
+                {"prefect.resource.role": "flow", "prefect.resource.name": names}
+            ),
+            for_each=_EACH,
+            expect=_events(["Crashed"]),
+            posture=Posture.Reactive,
+            threshold=1,
+        ),
+        actions=[
+            ChangeFlowRunState(
+                state=StateType.SCHEDULED,
+                name="AwaitingRetry",
+                message="Its process died; it starts again.",
+            )
+        ],
+    )
+
+
+def _events(states: Iterable[str]) -> set[str]:
+    return {f"prefect.flow-run.{state}" for state in states}
+
+
+def _crash(message: str) -> ChangeFlowRunState:
+    return ChangeFlowRunState(state=StateType.CRASHED, name="Crashed", message=message)

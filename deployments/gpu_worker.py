@@ -1,15 +1,11 @@
-"""A worker that lends each of its runs one GPU, and ends without killing what it runs."""
+"""A worker that lends each of its runs one GPU of this host."""
 
 from __future__ import annotations
 
-import signal
 import time
 from typing import TYPE_CHECKING, Any
 
-import anyio
-from prefect.settings import get_current_settings
-from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
-
+from deployments.draining import DrainingWorker
 from deployments.processes import StackError
 from tasks.gpus import GpuClaim, claim, host_gpus
 
@@ -18,47 +14,9 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskStatus
     from prefect.client.schemas.objects import FlowRun
+    from prefect.workers.process import ProcessJobConfiguration, ProcessWorkerResult
 
-_TICK_SECONDS = 0.2
 _BETWEEN_LOOKS_SECONDS = 2.0
-
-
-class DrainingWorker(ProcessWorker):
-    """Prefect's process worker, which on SIGTERM takes no more runs and waits for those it has.
-
-    Prefect's own kills them, and leaves them Running, with nobody to say how they ended.
-    """
-
-    # another name than the parent's in Prefect's table of workers, where this one is not wanted
-    type = "process-draining"
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - Prefect's own
-        super().__init__(*arguments, **options)
-        self.type = "process"  # of the pools that it works for
-        self.draining = False
-        self._running = 0
-
-    async def get_and_submit_flow_runs(self) -> list[FlowRun]:
-        """Take new runs, unless the worker is about to end."""
-        return [] if self.draining else await super().get_and_submit_flow_runs()
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether it has runs, or is about to start one."""
-        return bool(self._running or self._submitting_flow_run_ids)
-
-    async def run(
-        self,
-        flow_run: FlowRun,
-        configuration: ProcessJobConfiguration,
-        task_status: TaskStatus[int] | None = None,
-    ) -> ProcessWorkerResult:
-        """Run ``flow_run`` in a process, and know that it runs."""
-        self._running += 1
-        try:
-            return await super().run(flow_run, configuration, task_status)
-        finally:
-            self._running -= 1
 
 
 class GpuWorker(DrainingWorker):
@@ -119,30 +77,3 @@ def claim_gpus(most: int | None, say: Callable[[str], None]) -> list[GpuClaim]:
             say(f"waiting: other workers of this host, or their runs, have {', '.join(gpus)}")
             said = True
         time.sleep(_BETWEEN_LOOKS_SECONDS)
-
-
-async def work(worker: DrainingWorker, *, healthcheck: bool = False) -> None:
-    """Let ``worker`` work until a first SIGTERM or SIGINT and the end of its runs, or a second."""
-    async with anyio.create_task_group() as group:
-        group.start_soon(_drain, worker, group.cancel_scope)
-        await worker.start(with_healthcheck=healthcheck)
-        group.cancel_scope.cancel()
-
-
-async def _drain(worker: DrainingWorker, scope: anyio.CancelScope) -> None:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        await anext(signals)
-        worker.draining = True
-        print(f"{worker.name}: takes no more runs", flush=True)  # noqa: T201 - a program's word
-        async with anyio.create_task_group() as group:
-            group.start_soon(_cancel_when_idle, worker, scope)
-            await anext(signals)
-            scope.cancel()
-
-
-async def _cancel_when_idle(worker: DrainingWorker, scope: anyio.CancelScope) -> None:
-    # a poll that is under way may still bring a run
-    await anyio.sleep(get_current_settings().worker.query_seconds)
-    while worker.is_busy:  # noqa: ASYNC110 - Prefect's own state, which sets no event
-        await anyio.sleep(_TICK_SECONDS)
-    scope.cancel()

@@ -195,7 +195,8 @@ class LocalStack:
         return self.backing.environment() | auth
 
     def _start_worker(self, name: str, queue: str, *options: str) -> None:
-        start = ("prefect", "worker", "start", "--pool", POOL, "--work-queue", queue)
+        # when the stack ends, so do its runs, at once; the next one finds them Crashed
+        start = ("deployments.worker", "--pool", POOL, "--work-queue", queue, "--grace", "0")
         self._serve(name, *start, "--name", name, *options, variables=self._worker_store)
 
     def _serve(self, name: str, *command: str, variables: Mapping[str, str] = _NONE) -> Leashed:

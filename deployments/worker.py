@@ -1,8 +1,9 @@
 """Start a worker: ``python -m deployments.worker --pool cpu|gpu``.
 
 It refuses to start where the installed ONNX Runtime does not fit the pool. On SIGTERM it takes
-no more runs, and ends when those that it has are done; a second SIGTERM ends them too. A GPU
-worker claims the GPUs of this host that no other worker has, and lends each run one.
+no more runs, and ends when those that it has are done; after ``--grace`` seconds, or at a second
+SIGTERM, it ends them too, and the server starts them again. A GPU worker claims the GPUs of this
+host that no other worker has, and lends each run one.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from deployments.processes import StackError
 from tasks.settings import gpu_settings
 
 CPU, GPU = "cpu", "gpu"
+
+_GRACE_SECONDS = 1_700.0
+"""A little less than the half hour that compose file and manifests give a container to end."""
 
 _RUNTIMES = (
     "onnxruntime",
@@ -69,6 +73,12 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--name", help="in the UI; absent: the host's, with its GPUs")
     parser.add_argument("--work-queue", action="append", help="of the pool; all of them, if absent")
     parser.add_argument("--limit", type=int, help="runs at the same time; on a GPU pool: GPUs")
+    parser.add_argument(
+        "--grace",
+        type=float,
+        default=_GRACE_SECONDS,
+        help="seconds that its runs may go on once it is told to stop (default: %(default)g)",
+    )
     parser.add_argument("--with-healthcheck", action="store_true", help="serve port 8080: /health")
     return parser.parse_args(arguments)
 
@@ -77,7 +87,8 @@ async def _work(options: argparse.Namespace) -> None:
     # here, since Prefect takes a second that a refusal need not wait for
     from prefect.settings import get_current_settings
 
-    from deployments.gpu_worker import DrainingWorker, GpuWorker, claim_gpus, work
+    from deployments.draining import DrainingWorker, work
+    from deployments.gpu_worker import GpuWorker, claim_gpus
 
     common: dict[str, Any] = {
         "name": options.name or platform.node(),
@@ -95,7 +106,7 @@ async def _work(options: argparse.Namespace) -> None:
         worker = GpuWorker(claims=claims, **common)
     else:
         worker = DrainingWorker(limit=options.limit, **common)
-    await work(worker, healthcheck=options.with_healthcheck)
+    await work(worker, options.grace, healthcheck=options.with_healthcheck)
 
 
 def _is_installed(name: str) -> bool:

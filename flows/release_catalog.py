@@ -18,6 +18,7 @@ from pydantic import PositiveInt
 from flows.model_runs import ended, join_or_start, started_by
 from tasks.catalogue import load_catalogue, load_recipe
 from tasks.domain.value import Value
+from tasks.restarts import refuse_more_starts
 from tasks.selection import parse_selection
 from tasks.settings import local_settings
 from tasks.standing import UP_TO_DATE, find_up_to_date
@@ -71,6 +72,7 @@ async def release_catalog(
         select: Which of them: `stale`, `tag:vision`, `name:resnet*`, `all`, combined by `and` (or
             a space), `or` (or a comma), `not` and brackets.
     """
+    refuse_more_starts()
     recipes, standings = await asyncio.to_thread(_choose, models, select, force=force)
     run = str(flow_run.id)
     places = asyncio.Semaphore(at_once)

@@ -12,6 +12,7 @@ from tasks.catalogue import load_recipe
 from tasks.domain.artifact import ModelFormat
 from tasks.domain.release import Published, Release
 from tasks.publish import publish
+from tasks.restarts import refuse_more_starts
 from tasks.runtime import open_workshop, prepare_children, tag_run
 from tasks.settings import local_settings
 from tasks.standing import UP_TO_DATE, compare_with_latest
@@ -39,6 +40,7 @@ def release_model(model: str, version: int | None = None, *, force: bool = False
             free one.
         force: Do it even if nothing has changed.
     """
+    refuse_more_starts()
     recipe = load_recipe(model, local_settings().catalogue)
     tag_run(recipe)
     asked = f"version {version} was asked for" if version else "it was forced" if force else ""

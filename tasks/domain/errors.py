@@ -19,6 +19,7 @@ ReleaseError
 ├── RemoteError                 a stage that was sent to another machine gave no answer
 │   ├── NoWorkerError               no worker of its pool was seen for the stated time
 │   └── LostRunError                (transient) its run crashed: worker, process or machine are gone
+├── GaveUpError                 the run was started several times, and died each time
 └── StorageError                the object store refused or lost something
     ├── ArtifactNotFoundError
     ├── AliasConflictError          the alias does not stand where the caller saw it
@@ -125,6 +126,10 @@ class LostRunError(RemoteError):
     """The run of a stage on another machine crashed; the same work may succeed in a new one."""
 
     transient = True
+
+
+class GaveUpError(ReleaseError):
+    """A run was started several times, and its process died each time."""
 
 
 class StorageError(ReleaseError):

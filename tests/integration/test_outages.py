@@ -4,109 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
+import signal
 import time
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-import httpx
-import psutil
 import pytest
-import yaml
 from prefect.client.orchestration import PrefectClient
 
-from deployments.automations import CRASH_SILENT_RUNS, SILENCE_SECONDS, create_automations
+from deployments.automations import (
+    CRASH_RUNS_THAT_DO_NOT_START,
+    CRASH_SILENT_RUNS,
+    SILENCE_SECONDS,
+    START_CRASHED_RUNS_AGAIN,
+    START_SECONDS,
+    create_automations,
+)
 from deployments.local import LocalStack
-from deployments.processes import wait_until_healthy
-from tasks.settings import StoreSettings
-from tasks.storage.publishing import latest
-from tasks.storage.s3 import open_store
-from tests.flows.conftest import LINEAR
+from tasks.domain.errors import GaveUpError
+from tasks.restarts import MOST_STARTS, refuse_more_starts
+from tests.support.outage_bench import FLOW_RUN, SERVER, WORKER, Bench
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
-
-    from tasks.domain.release import Manifest
-
-FLOW_RUN = "-m prefect.engine"
-WORKER = "-m prefect worker start --pool cpu --work-queue default"
-SERVER = "-m prefect server start"
-
-
-class Bench:
-    """A stack with one recipe, whose conversion waits until it is let go."""
-
-    def __init__(self, stack: LocalStack, models: Path, gate: Path) -> None:
-        self.stack, self._models, self._gate = stack, models, gate
-        self.api = httpx.Client(base_url=f"{stack.ui_url}/api", trust_env=False, timeout=10)
-
-    def begin(self) -> tuple[str, str]:
-        """Start a run; return model and run once its conversion waits."""
-        self._gate.unlink(missing_ok=True)
-        model = f"linear-{os.urandom(4).hex()}"
-        recipe = LINEAR | {"name": model, "converters": {"onnx": ["waits"]}}
-        (self._models / f"{model}.yaml").write_text(yaml.safe_dump(recipe))
-        deployment = self.api.get("/deployments/name/release-model/default").json()["id"]
-        asked = {"parameters": {"model": model}, "state": {"type": "SCHEDULED"}}
-        run = self.api.post(f"/deployments/{deployment}/create_flow_run", json=asked).json()["id"]
-        query = {"flow_runs": {"id": {"any_": [run]}}, "task_runs": {"name": {"like_": "export"}}}
-        self.wait(
-            lambda: any(
-                each["state_type"] == "RUNNING"
-                for each in self.api.post("/task_runs/filter", json=query).json()
-            )
-        )
-        return model, run
-
-    def let_go(self) -> None:
-        self._gate.touch()
-
-    def end_of(self, run: str, seconds: float = 120) -> dict[str, Any]:
-        """Return the state in which ``run`` ends."""
-        self.wait(lambda: self._state(run)["type"] in {"COMPLETED", "FAILED", "CRASHED"}, seconds)
-        return self._state(run)
-
-    def _state(self, run: str) -> dict[str, Any]:
-        state: dict[str, Any] = self.api.get(f"/flow_runs/{run}").json()["state"]
-        return state
-
-    def wait(self, condition: Any, seconds: float = 120) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, "it did not come about"
-            time.sleep(0.1)
-
-    def kill(self, words: str) -> None:
-        """Kill the processes of the stack whose command has these words, as a power cut would."""
-        found = {
-            process: " ".join(process.cmdline())
-            for process in psutil.Process().children(recursive=True)
-            if process.status() != psutil.STATUS_ZOMBIE
-        }
-        killed = [
-            process
-            for process, command in found.items()
-            if words in command and "leash.py" not in command
-        ]
-        assert killed
-        for process in killed:
-            process.kill()
-        psutil.wait_procs(killed, timeout=10)
-
-    def replace(self, name: str) -> None:
-        """Start a killed service again, as it was."""
-        (old,) = [each for each in self.stack._services if each.name == name]
-        self.stack._services.remove(old)
-        command = old._process.args
-        assert isinstance(command, list)
-        module = command[command.index("-m") + 1 :]
-        service = self.stack._serve(name, *map(str, module))
-        if name == "prefect-server":
-            wait_until_healthy(f"{self.stack.ui_url}/api/health", service, 60)
-
-    def latest(self, model: str) -> Manifest | None:
-        settings = StoreSettings.model_validate(self.stack.store_settings())
-        return latest(open_store(settings), model)
 
 
 @pytest.fixture(scope="module")
@@ -139,41 +59,126 @@ def test_a_prefect_server_that_is_killed_and_comes_back_finds_the_run_finished(
     assert manifest.flow_run == run
 
 
-def test_a_killed_run_is_crashed_at_once_and_releases_nothing(bench: Bench) -> None:
+@contextmanager
+def bounds_of(bench: Bench, seconds: float) -> Iterator[None]:
+    """Let the server notice in ``seconds`` what else takes it minutes."""
+
+    async def declare(silence: float, start: float) -> None:
+        async with PrefectClient(f"{bench.stack.ui_url}/api") as client:
+            await create_automations(client, silence, start)
+
+    asyncio.run(declare(seconds, seconds))
+    try:
+        yield
+    finally:
+        asyncio.run(declare(SILENCE_SECONDS, START_SECONDS))
+
+
+def test_a_killed_run_is_crashed_at_once_and_started_again(bench: Bench) -> None:
     model, run = bench.begin()
 
     bench.kill(FLOW_RUN)
 
-    end = bench.end_of(run)
-    assert end["type"] == "CRASHED"
+    bench.until(run, "AwaitingRetry")
     assert bench.latest(model) is None
+    bench.let_go()
+    assert bench.end_of(run)["type"] == "COMPLETED"
+    assert "Crashed" in bench.names(run)
+    manifest = bench.latest(model)
+    assert manifest is not None
+    assert manifest.version == 1
 
 
-def test_the_stack_has_an_automation_for_runs_whose_worker_is_killed_with_them(
-    bench: Bench,
-) -> None:
-    (found,) = bench.api.post("/automations/filter", json={}).json()
+def test_a_run_that_dies_each_time_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__NAME", "release net")
+    monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__RUN_COUNT", str(MOST_STARTS))
+    refuse_more_starts()
 
-    assert found["name"] == CRASH_SILENT_RUNS
-    assert found["enabled"]
-    assert found["trigger"]["within"] == SILENCE_SECONDS
+    monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__RUN_COUNT", str(MOST_STARTS + 1))
+    with pytest.raises(GaveUpError, match="release net: started 3 times, and each time"):
+        refuse_more_starts()
+
+
+def test_the_stack_declares_its_automations(bench: Bench) -> None:
+    found = {each["name"]: each for each in bench.api.post("/automations/filter", json={}).json()}
+
+    assert found.keys() == {
+        CRASH_SILENT_RUNS,
+        CRASH_RUNS_THAT_DO_NOT_START,
+        START_CRASHED_RUNS_AGAIN,
+    }
+    assert all(each["enabled"] for each in found.values())
+    assert found[CRASH_SILENT_RUNS]["trigger"]["within"] == SILENCE_SECONDS
+    assert found[CRASH_RUNS_THAT_DO_NOT_START]["trigger"]["within"] == START_SECONDS
 
 
 def test_a_run_that_is_killed_with_its_worker_is_crashed_after_some_silence(bench: Bench) -> None:
     """The bound is 150 s; here it is 10 s, so that nobody waits so long for the test."""
+    with bounds_of(bench, 10):
+        model, run = bench.begin()
 
-    async def expect_heartbeats_within(seconds: float) -> None:
-        async with PrefectClient(f"{bench.stack.ui_url}/api") as client:
-            await create_automations(client, seconds)
+        bench.kill(WORKER)
 
-    asyncio.run(expect_heartbeats_within(10))
-    model, run = bench.begin()
-
-    bench.kill(WORKER)
-
-    end = bench.end_of(run)
-    asyncio.run(expect_heartbeats_within(SILENCE_SECONDS))
-    bench.replace("worker")
-    assert end["type"] == "CRASHED"
-    assert end["message"].startswith("No heartbeat for 10 s")
+        bench.until(run, "AwaitingRetry")
+    crashed = next(each for each in bench.history(run) if each["name"] == "Crashed")
+    assert crashed["message"].startswith("No heartbeat for 10 s")
     assert bench.latest(model) is None
+    bench.replace("worker")
+    bench.let_go()
+    assert bench.end_of(run)["type"] == "COMPLETED"
+
+
+def test_a_run_that_a_worker_took_and_never_started_is_started_by_another(bench: Bench) -> None:
+    with bounds_of(bench, 10):
+        _, run = bench.ask(state="PENDING")
+        bench.let_go()
+
+        assert bench.end_of(run)["type"] == "COMPLETED"
+    (crashed,) = [each for each in bench.history(run) if each["name"] == "Crashed"]
+    assert "had not started it 10 s later" in crashed["message"]
+
+
+def test_a_worker_that_is_told_to_stop_ends_its_run_first_and_takes_no_other(bench: Bench) -> None:
+    with bench.worker("drained", grace=120) as worker:
+        model, run = bench.begin("drained")
+
+        worker.send_signal(signal.SIGTERM)
+        time.sleep(2)  # two of its polls
+        _, other = bench.ask("drained")
+        bench.let_go()
+        worker.wait(60)
+
+    assert bench.end_of(run)["type"] == "COMPLETED"
+    assert bench.latest(model) is not None
+    assert "Running" not in bench.names(other)
+
+
+def test_a_worker_whose_grace_is_over_ends_its_run_which_starts_again_elsewhere(
+    bench: Bench,
+) -> None:
+    with bench.worker("impatient", grace=0.5) as worker:
+        _, run = bench.begin("impatient")
+
+        worker.send_signal(signal.SIGTERM)
+        worker.wait(60)
+
+    bench.until(run, "AwaitingRetry")
+    assert "Crashed" in bench.names(run)
+    with bench.worker("impatient", grace=60):
+        bench.let_go()
+        assert bench.end_of(run)["type"] == "COMPLETED"
+
+
+def test_the_run_of_a_worker_that_dies_suddenly_is_done_by_another(bench: Bench) -> None:
+    with bench.worker("doomed", grace=0) as worker:
+        model, run = bench.begin("doomed")
+        worker.kill()
+        worker.wait(10)
+    bench.let_go()
+
+    with bench.worker("doomed", grace=0):
+        assert bench.end_of(run)["type"] == "COMPLETED"
+
+    manifest = bench.latest(model)
+    assert manifest is not None
+    assert manifest.version == 1

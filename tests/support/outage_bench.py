@@ -1,0 +1,158 @@
+"""A running stack with a recipe whose conversion waits, so that something can be killed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import psutil
+import yaml
+
+from deployments.processes import wait_until_healthy
+from tasks.settings import StoreSettings
+from tasks.storage.publishing import latest
+from tasks.storage.s3 import open_store
+from tests.flows.conftest import LINEAR
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from deployments.local import LocalStack
+    from tasks.domain.release import Manifest
+
+FLOW_RUN = "-m prefect.engine"
+WORKER = "-m deployments.worker --pool cpu --work-queue default"
+SERVER = "-m prefect server start"
+
+
+class Bench:
+    """A stack with one recipe, whose conversion waits until it is let go."""
+
+    def __init__(self, stack: LocalStack, models: Path, gate: Path) -> None:
+        self.stack, self._models, self._gate = stack, models, gate
+        self.api = httpx.Client(base_url=f"{stack.ui_url}/api", trust_env=False, timeout=10)
+
+    def begin(self, queue: str = "default") -> tuple[str, str]:
+        """Start a run; return model and run once its conversion waits."""
+        model, run = self.ask(queue)
+        self.until_it_converts(run)
+        return model, run
+
+    def ask(self, queue: str = "default", state: str = "SCHEDULED") -> tuple[str, str]:
+        """Ask for a run whose conversion will wait; return model and run."""
+        self._gate.unlink(missing_ok=True)
+        model = f"linear-{os.urandom(4).hex()}"
+        recipe = LINEAR | {"name": model, "converters": {"onnx": ["waits"]}}
+        (self._models / f"{model}.yaml").write_text(yaml.safe_dump(recipe))
+        deployment = self.api.get("/deployments/name/release-model/default").json()["id"]
+        asked = {
+            "parameters": {"model": model},
+            "state": {"type": state},
+            "work_queue_name": queue,
+        }
+        run = self.api.post(f"/deployments/{deployment}/create_flow_run", json=asked).json()["id"]
+        return model, run
+
+    def until_it_converts(self, run: str) -> None:
+        query = {"flow_runs": {"id": {"any_": [run]}}, "task_runs": {"name": {"like_": "export"}}}
+        self.wait(
+            lambda: any(
+                each["state_type"] == "RUNNING"
+                for each in self.api.post("/task_runs/filter", json=query).json()
+            )
+        )
+
+    def let_go(self) -> None:
+        self._gate.touch()
+
+    def until(self, run: str, name: str, seconds: float = 120) -> None:
+        """Return once ``run`` has been in a state of this name."""
+        self.wait(lambda: name in self.names(run), seconds, lambda: self.names(run))
+
+    def names(self, run: str) -> list[str]:
+        """Return the names of all states of ``run``, in order."""
+        return [state["name"] for state in self.history(run)]
+
+    def history(self, run: str) -> list[dict[str, Any]]:
+        """Return all states of ``run``, in order."""
+        states = self.api.get("/flow_run_states/", params={"flow_run_id": run}).json()
+        return sorted(states, key=lambda each: str(each["timestamp"]))
+
+    def end_of(self, run: str, seconds: float = 120) -> dict[str, Any]:
+        """Return the state in which ``run`` ends; one that is crashed is started again."""
+        self.wait(
+            lambda: self._state(run)["type"] in {"COMPLETED", "FAILED"},
+            seconds,
+            lambda: self.names(run),
+        )
+        return self._state(run)
+
+    def _state(self, run: str) -> dict[str, Any]:
+        state: dict[str, Any] = self.api.get(f"/flow_runs/{run}").json()["state"]
+        return state
+
+    def wait(
+        self,
+        condition: Callable[[], bool],
+        seconds: float = 120,
+        instead: Callable[[], object] = lambda: "nothing",
+    ) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"it did not come about, but {instead()}"
+            time.sleep(0.1)
+
+    def kill(self, words: str) -> None:
+        """Kill the processes of the stack whose command has these words, as a power cut would."""
+        found = {
+            process: " ".join(process.cmdline())
+            for process in psutil.Process().children(recursive=True)
+            if process.status() != psutil.STATUS_ZOMBIE
+        }
+        killed = [
+            process
+            for process, command in found.items()
+            if words in command and "leash.py" not in command
+        ]
+        assert killed
+        for process in killed:
+            process.kill()
+        psutil.wait_procs(killed, timeout=10)
+
+    @contextmanager
+    def worker(self, queue: str, grace: float) -> Iterator[subprocess.Popen[bytes]]:
+        """Run one more worker, for a queue of its own, on no leash."""
+        self.api.post("/work_pools/cpu/queues", json={"name": queue})
+        command = [sys.executable, "-m", "deployments.worker", "--pool", "cpu", "--name", queue]
+        command += ["--work-queue", queue, "--grace", str(grace)]
+        with (
+            (self.stack.folder / f"{queue}.log").open("wb") as log,
+            subprocess.Popen(
+                command, env=self.stack.full_environment(), stdout=log, stderr=log
+            ) as worker,
+        ):
+            try:
+                yield worker
+            finally:
+                worker.kill()
+
+    def replace(self, name: str) -> None:
+        """Start a killed service again, as it was."""
+        (old,) = [each for each in self.stack._services if each.name == name]
+        self.stack._services.remove(old)
+        command = old._process.args
+        assert isinstance(command, list)
+        module = command[command.index("-m") + 1 :]
+        service = self.stack._serve(name, *map(str, module))
+        if name == "prefect-server":
+            wait_until_healthy(f"{self.stack.ui_url}/api/health", service, 60)
+
+    def latest(self, model: str) -> Manifest | None:
+        settings = StoreSettings.model_validate(self.stack.store_settings())
+        return latest(open_store(settings), model)
