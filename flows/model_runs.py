@@ -8,6 +8,7 @@ names the run before.
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,9 @@ DEPLOYMENT = "release-model/default"
 _POLL_SECONDS = 2.0
 _PAGE = 200
 _SOON = timedelta(minutes=1)
+_AGAIN_SECONDS = 20.0
+"""After how long a crashed run is not started again by the server (``deployments.automations``),
+which does so within a second or two."""
 _LAST = 5
 """Runs of a model that are looked at, the youngest first."""
 
@@ -81,7 +85,11 @@ async def join_or_start(
 
 
 def _is_under_way(run: FlowRun) -> bool:
-    if run.state is None or run.state.is_final():
+    if run.state is None:
+        return False
+    if run.state.is_crashed():
+        return run.state.timestamp > datetime.now(UTC) - timedelta(seconds=_AGAIN_SECONDS)
+    if run.state.is_final():
         return False
     start = run.expected_start_time
     # somebody may have planned one for next week
@@ -89,9 +97,20 @@ def _is_under_way(run: FlowRun) -> bool:
 
 
 async def ended(client: PrefectClient, run: UUID) -> FlowRun:
-    """Return the run in its final state, once it has one."""
+    """Return the run in its final state, once it has one.
+
+    Crashed is one only if the server does not start the run again.
+    """
+    crashed_at: float | None = None
     while True:
         found = await client.read_flow_run(run)
-        if found.state and found.state.is_final():
+        state = found.state
+        if state is None or not state.is_crashed():
+            crashed_at = None
+            if state and state.is_final():
+                return found
+        elif crashed_at is None:
+            crashed_at = time.monotonic()
+        elif time.monotonic() - crashed_at > _AGAIN_SECONDS:
             return found
         await asyncio.sleep(_POLL_SECONDS)

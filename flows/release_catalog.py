@@ -129,7 +129,8 @@ async def release_one(
 ) -> Outcome:
     """Run ``release-model/default`` for one model to its end, whatever that is.
 
-    A run that crashed, so whose process is gone, is followed by another.
+    A run that crashed, so whose process is gone, and that the server does not start again, is
+    followed by another.
     """
     async with get_client() as client:
         number = 0
