@@ -113,9 +113,18 @@ class Database:
         Raises:
             StackError: It did not start; with its last lines.
         """
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Start it; after an end of its own, at the same place again.
+
+        Raises:
+            StackError: It did not start; with its last lines.
+        """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.password = kept_secret(self.folder / "password")
-        self.port = free_port()
+        self.port = self.port or free_port()
         self.process = Leashed(
             self.name,
             self._command(),
@@ -130,7 +139,6 @@ class Database:
         except BaseException:
             self._open.close()
             raise
-        return self
 
     def __exit__(
         self,
@@ -139,6 +147,7 @@ class Database:
         trace: TracebackType | None,
     ) -> None:
         """End it."""
+        self.port = 0
         self._open.close()
 
     def _command(self) -> Sequence[str]:

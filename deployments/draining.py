@@ -76,7 +76,8 @@ class DrainingWorker(ProcessWorker):
     @property
     def _held(self) -> set[UUID]:
         """The runs that it has, up to their last words."""
-        borrowers = self._limiter.statistics().borrowers if self._limiter else ()
+        # by the limiter's own account, where it has one: it lets go of a run later than `run`
+        borrowers: Any = self._limiter.statistics().borrowers if self._limiter else ()
         return self._runs.union(borrowers)
 
     async def run(

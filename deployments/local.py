@@ -69,6 +69,7 @@ class LocalStack:
         self._whole = whole
         self._auth = ""
         self.backing = Backing()
+        self.s3 = _s3_server(self.folder / "s3")
         self._store: dict[str, str] = {}
         self._worker_store: dict[str, str] = {}
         self.browser_url: str | None = None
@@ -168,7 +169,7 @@ class LocalStack:
         self._say("starting the Prefect server and the S3 server")
         server = self._start_server(port)
         bootstrap = self._serve("bootstrap", "deployments.bootstrap", "--local")
-        store = self._exits.enter_context(_s3_server(self.folder / "s3"))
+        store = self._exits.enter_context(self.s3)
         self._store = store.environment()
         self.browser_url = store.browser_url
         wait_until_healthy(f"{self.ui_url}/api/health", server, _SERVER_SECONDS)

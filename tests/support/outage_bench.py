@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
 FLOW_RUN = "-m prefect.engine"
 WORKER = "-m deployments.worker --pool cpu --work-queue default"
 SERVER = "-m prefect server start"
+POSTGRES = "/postgres -D"
+REDIS = "-server 127.0.0.1:"
+S3 = "/weed "
+CHILD = "-m tasks.child"
+AWAY_SECONDS = 5.0
+"""How long a killed server stays away: several of its clients' tries."""
 
 
 class Bench:
@@ -36,7 +43,9 @@ class Bench:
 
     def __init__(self, stack: LocalStack, models: Path, gate: Path) -> None:
         self.stack, self._models, self._gate = stack, models, gate
-        self.api = httpx.Client(base_url=f"{stack.ui_url}/api", trust_env=False, timeout=10)
+        self.api = httpx.Client(
+            base_url=f"{stack.ui_url}/api", auth=stack.credentials, trust_env=False, timeout=10
+        )
 
     def begin(self, queue: str = "default") -> tuple[str, str]:
         """Start a run; return model and run once its conversion waits."""
@@ -149,9 +158,36 @@ class Bench:
         command = old._process.args
         assert isinstance(command, list)
         module = command[command.index("-m") + 1 :]
-        service = self.stack._serve(name, *map(str, module))
+        servers = self.stack._server_environment()
+        variables = servers if name.startswith("prefect") else self.stack._worker_store
+        service = self.stack._serve(name, *map(str, module), variables=variables)
         if name == "prefect-server":
             wait_until_healthy(f"{self.stack.ui_url}/api/health", service, 60)
+
+    @contextmanager
+    def without(self, words: str, start: Callable[[], None]) -> Iterator[None]:
+        """Kill a server, let what is within the ``with`` happen without it, and start it again."""
+        self.kill(words)
+        try:
+            yield
+            time.sleep(AWAY_SECONDS)
+        finally:
+            start()
+
+    def restart_s3(self) -> None:
+        self.stack.s3.stop()
+        self.stack.s3.start()
+
+    def released_whole(self, model: str) -> Manifest:
+        """Return the manifest of the one version of ``model``, each of whose files is there."""
+        store = open_store(StoreSettings.model_validate(self.stack.store_settings()))
+        manifest = latest(store, model)
+        assert manifest is not None
+        assert manifest.version == 1
+        for each in manifest.files:
+            content = store.read(f"{model}/1/{each.path}").content
+            assert hashlib.sha256(content).hexdigest() == each.sha256, each.path
+        return manifest
 
     def latest(self, model: str) -> Manifest | None:
         settings = StoreSettings.model_validate(self.stack.store_settings())
