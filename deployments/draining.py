@@ -32,12 +32,10 @@ _TICK_SECONDS = 0.1
 class DrainingWorker(ProcessWorker):
     """A process worker that can be told to take no more runs."""
 
-    # another name than the parent's in Prefect's table of workers, where this one is not wanted
     type = "process-draining"
 
     def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - Prefect's own
         super().__init__(*arguments, **options)
-        self.type = "process"  # of the pools that it works for
         self._draining = False
         self._polls = False
         self._runs: set[UUID] = set()
@@ -92,6 +90,10 @@ class DrainingWorker(ProcessWorker):
             return await super().run(flow_run, configuration, task_status)
         finally:
             self._runs.discard(flow_run.id)
+
+
+# of the pools that it works for; in Prefect's table of workers, this word is the parent's
+DrainingWorker.type = "process"
 
 
 async def work(worker: DrainingWorker, grace_seconds: float, *, healthcheck: bool = False) -> None:

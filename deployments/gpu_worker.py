@@ -46,6 +46,9 @@ class GpuWorker(DrainingWorker):
             self._free.append(lent)
 
 
+GpuWorker.type = DrainingWorker.type
+
+
 def claim_gpus(most: int | None, say: Callable[[str], None]) -> list[GpuClaim]:
     """Claim the GPUs of this host that no other worker has; wait until there is one.
 

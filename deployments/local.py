@@ -257,6 +257,8 @@ _QUIET = {
     "PREFECT_WORKER_QUERY_SECONDS": "1",
     # deployments.automations notices a killed run by its silence; the default is 180 s
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+    # while PostgreSQL is away, the server answers 500, at which a client gives up by default
+    "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",
     "PYTHONUNBUFFERED": "1",
 }
 

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jsonschema
 import pytest
-from prefect.client.orchestration import get_client
-from prefect.testing.utilities import prefect_test_harness
 from prefect.utilities.templating import apply_values
 
-from deployments.pools import KINDS, POOLS, PoolKind, create_pools, template_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from deployments.pools import KINDS, POOLS, PoolKind, template_of
 
 ALL = [(pool, kind) for kind in KINDS for pool in POOLS]
 SECRET = re.compile(r"secret_access_key|access_key_id|password|auth_string", re.IGNORECASE)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=90):
-        yield
 
 
 def resolved(template: dict[str, Any], **values: Any) -> dict[str, Any]:
@@ -78,23 +66,3 @@ def test_a_container_of_the_gpu_pool_asks_for_the_gpus_of_its_host_and_no_other_
     (device,) = made["gpu"]["device_requests"]
     assert device == {"driver": "nvidia", "count": -1, "capabilities": [["gpu"]]}
     assert "device_requests" not in made["cpu"]
-
-
-@pytest.mark.usefixtures("server")
-def test_pools_are_created_once_brought_up_to_date_and_never_turned_into_another_kind() -> None:
-    async def run() -> tuple[list[str], dict[str, Any], str]:
-        async with get_client() as client:
-            await create_pools(client, "kubernetes")
-            await create_pools(client, "kubernetes")
-            found = await client.read_work_pools()
-            gpu = await client.read_work_pool("gpu")
-            with pytest.raises(SystemExit) as refused:
-                await create_pools(client, "docker")
-        kinds = [f"{each.name} {each.type}" for each in found]
-        return sorted(kinds), gpu.base_job_template, str(refused.value)
-
-    kinds, template, refusal = asyncio.run(run())
-
-    assert kinds == ["cpu kubernetes", "gpu kubernetes"]
-    assert template == template_of("gpu", "kubernetes")
-    assert "expected docker, got kubernetes" in refusal
