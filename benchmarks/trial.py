@@ -77,7 +77,11 @@ class Bench:
         )
         words, _ = self._call(recipe, FAMILIES[recipe.source_format], answer_in_float64, request)
         name, model, export = self._export(recipe, source)
-        answers, answering = self._answers(recipe, ModelFormat.ONNX, model, probes, names)
+        try:
+            answers, answering = self._answers(recipe, ModelFormat.ONNX, model, probes, names)
+        except VerificationError as error:
+            words = str(error)[:WORDS]
+            return Trial(model=recipe.name, converter=name, verdict="differs", words=words)
         comparison = CompareRequest(
             recipe=recipe,
             candidate=ModelFormat.ONNX,
