@@ -36,8 +36,9 @@ _PARAMS: dict[str, dict[str, Any]] = {
     "MLPRegressor": {"max_iter": 200},
     "PolynomialFeatures": {"degree": 2},
     "QuantileTransformer": {"n_quantiles": 50},
-    "RadiusNeighborsClassifier": {"radius": 1e4},
-    "RadiusNeighborsRegressor": {"radius": 1e4},
+    "QuantileRegressor": {"alpha": 0.0},
+    "RadiusNeighborsClassifier": {"radius": 500.0, "outlier_label": 0},
+    "RadiusNeighborsRegressor": {"radius": 0.2},
     "RandomTreesEmbedding": {"n_estimators": 10, "sparse_output": False},
     "SVC": {"probability": True},
     "NuSVC": {"probability": True, "nu": 0.2},
@@ -139,7 +140,7 @@ def _made(name: str, kind: type[Any]) -> Any:  # noqa: ANN401 - scikit-learn has
     if name == "GaussianProcessRegressor":
         from sklearn.gaussian_process.kernels import RBF
 
-        params["kernel"] = RBF(0.1)  # as wide as the data; the default answers every row alike
+        params["kernel"] = RBF(0.02)  # as wide as the data; the default answers every row alike
     if "param_grid" in known:
         params["param_grid"] = {"C": [0.5, 1.0]}
     return kind(**params)

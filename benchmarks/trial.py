@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -11,6 +12,7 @@ from tasks.domain.artifact import Cost, ModelFormat
 from tasks.domain.errors import ReleaseError, VerificationError
 from tasks.domain.value import Value
 from tasks.isolation import Call, Children, Family
+from tasks.matrix import MatrixJob, fill_matrix
 from tasks.runners import FAMILIES
 from tasks.sources import SOURCES, AcquireRequest
 from tasks.steps.answer import AnswerRequest, answer
@@ -54,8 +56,8 @@ class Trial(Value):
 class Bench:
     """The stages of a run, each in a child process, for one model after another."""
 
-    def __init__(self, children: Children, folder: Path) -> None:
-        self._children, self._folder = children, folder
+    def __init__(self, children: Children, folder: Path, pictures: tuple[Path, ...] = ()) -> None:
+        self._children, self._folder, self._pictures = children, folder, pictures
 
     def run(self, recipe: Recipe, downloads: tuple[Path, ...] = ()) -> Trial:
         """Take one model through the gate by its first converter that can export it."""
@@ -75,9 +77,13 @@ class Bench:
         request = Float64Request(
             recipe=recipe, model=source, probes=probes, names=names, folder=wide
         )
-        words, _ = self._call(recipe, FAMILIES[recipe.source_format], answer_in_float64, request)
+        wider, _ = self._call(recipe, FAMILIES[recipe.source_format], answer_in_float64, request)
         name, model, export = self._export(recipe, source)
-        answers, answering = self._answers(recipe, ModelFormat.ONNX, model, probes, names)
+        try:
+            answers, answering = self._answers(recipe, ModelFormat.ONNX, model, probes, names)
+        except VerificationError as error:
+            words = str(error)[:WORDS]
+            return Trial(model=recipe.name, converter=name, verdict="differs", words=words)
         comparison = CompareRequest(
             recipe=recipe,
             candidate=ModelFormat.ONNX,
@@ -86,11 +92,14 @@ class Bench:
             reference=reference,
             answers=answers,
             float64=wide if any(wide.iterdir()) else None,
-            float64_words=words.words,
+            float64_words=wider.words,
         )
         report, comparing = self._call(recipe, Family.ONNXRUNTIME, compare, comparison)
+        began = time.perf_counter()
+        job = MatrixJob(recipe, model, probes, reference, self._children)
+        report = report.model_copy(update={"matrix": fill_matrix(job, report)})
         parity = Cost(
-            seconds=answering.seconds + comparing.seconds,
+            seconds=answering.seconds + comparing.seconds + time.perf_counter() - began,
             peak_mb=max(answering.peak_mb, comparing.peak_mb),
         )
         return _told(recipe, name, report, export, parity)
@@ -115,7 +124,9 @@ class Bench:
 
     def _probes(self, recipe: Recipe, source: Path) -> tuple[Path, tuple[ProbeInfo, ...]]:
         folder = self._new("probes")
-        request = ProbesRequest(recipe=recipe, pictures=(), held_out=None, folder=folder)
+        request = ProbesRequest(
+            recipe=recipe, pictures=self._pictures, held_out=None, folder=folder
+        )
         made, _ = self._call(recipe, Family.LIGHT, make_probes, request)
         infos = made.probes
         if recipe.source_format is ModelFormat.SKLEARN:

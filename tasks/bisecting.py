@@ -17,7 +17,7 @@ from tasks.domain.artifact import ModelFormat
 from tasks.domain.diagnosis import Bisection, StageVerdict, Way
 from tasks.domain.errors import ConfigurationError, ParityError, ReleaseError, VerificationError
 from tasks.domain.noise import DUST, LEAST_MAX
-from tasks.domain.parity import Tolerance
+from tasks.domain.parity import HeldTo, Tolerance
 from tasks.domain.passes import PassPlan
 from tasks.domain.recipe import Recipe
 from tasks.domain.release import ProbeInfo
@@ -50,7 +50,7 @@ class Case(Value):
     """Folder of ``<probe>.npz``."""
     answers: Path
     """Folder of the source's answers, likewise."""
-    held: dict[str, Tolerance] = {}
+    held: dict[str, HeldTo] = {}
     """By output, what the numbers are held to; the profile's where one is absent."""
 
 
@@ -106,18 +106,21 @@ def case_for(
     )
 
 
-def _held(report: ParityReport | None, probe: str) -> dict[str, Tolerance]:
+def _held(report: ParityReport | None, probe: str) -> dict[str, HeldTo]:
     """Return by output what tells a right way from a wrong one on this probe.
 
     What the comparison held it to; but where only the noise floor saw the fault, which float64
     answers alone can tell, a bound between the source's own error and the candidate's.
     """
-    held = dict(report.held.get(probe, {})) if report else {}
+    whole = report.held.get(probe, {}) if report else {}
+    # rows have other places in the case, which is made of rows that were judged
+    held = {name: HeldTo(tolerance=each.tolerance) for name, each in whole.items()}
     found = next((each for each in report.probes if each.probe == probe), None) if report else None
     for output in found.outputs if found else ():
         if output.noise and not output.noise.passed:
             between = sqrt(max(output.noise.own_max, LEAST_MAX) * output.noise.error_max)
-            held[output.name] = Tolerance(rtol=0, scale=between, floor=DUST)
+            tolerance = Tolerance(rtol=0, scale=between, floor=DUST)
+            held[output.name] = HeldTo(tolerance=tolerance)
     return held
 
 

@@ -15,7 +15,7 @@ from tasks.steps.compare import CompareRequest, compare
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tasks.domain.parity import ParityReport, Tolerance
+    from tasks.domain.parity import HeldTo, ParityReport
     from tasks.domain.release import Manifest
 
 _MODEL = "onnx/model.onnx"
@@ -77,7 +77,7 @@ def _inference(manifest: Manifest, folder: Path, scratch: Path) -> ParityReport:
     return apply_waivers(report, recipe.waivers, today_in_utc())
 
 
-def held_when_released(manifest: Manifest, format_: ModelFormat) -> dict[str, dict[str, Tolerance]]:
+def held_when_released(manifest: Manifest, format_: ModelFormat) -> dict[str, dict[str, HeldTo]]:
     """Return by probe and output what a released format was held to, with the noise of then.
 
     Float64 answers are not published, so that a replay could not measure the noise again.

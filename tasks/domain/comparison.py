@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import numpy as np
 
 from tasks.domain.labels import Scores, compare_labels
-from tasks.domain.noise import Held, OwnNoise, Truth, compare_noise, own_noise
+from tasks.domain.noise import Held, OwnNoise, Truth, compare_noise, lost_rows, own_noise
 from tasks.domain.non_finite import map_non_finite
 from tasks.domain.parity import (
     ErrorSpread,
     FaultKind,
+    HeldTo,
     NoiseParity,
     NonFiniteMap,
     OutputParity,
@@ -67,6 +68,8 @@ class Limits(NamedTuple):
     """Whether the noise decides."""
     tie: Tolerance | None = None
     """How close scores tie; absent: as ``tolerance``."""
+    unjudged: tuple[int, ...] = ()
+    """Rows in which the reference's numbers say nothing."""
 
 
 def compare_probe(
@@ -158,6 +161,7 @@ def compare_output(
         errors=finding.errors,
         ranks=finding.ranks,
         noise=finding.noise,
+        unjudged=held.unjudged,
         faults=tuple(dict.fromkeys(kind for kind, _ in found)),
         non_finite=finding.non_finite,
         worst_rows=finding.worst_rows,
@@ -205,15 +209,17 @@ def _limits(
 ) -> Limits:
     tolerance = tolerance_for(profile, spec, probe)
     if isinstance(truth, Held):
-        return Limits(truth.tolerances.get(spec.name, tolerance))
+        held = truth.outputs.get(spec.name, HeldTo(tolerance=tolerance))
+        return Limits(held.tolerance, unjudged=held.unjudged)
     own = own_noise(truth, spec.name, reference[spec.name])
+    lost = lost_rows(truth, spec.name, reference[spec.name])
     if own is None or not own.gates or profile not in NOISE_DECIDES:
-        return Limits(tolerance, own)
-    widened = own.widened(tolerance)
+        return Limits(tolerance, own, unjudged=lost)
+    limit = own.widened(tolerance)
     whole = len(own.rows) == len(reference[spec.name])
     # scores of rows that float64 did not answer may be noisier than of those that it did
     tie = own.widened(tolerance.model_copy(update={"rtol": 0.0, "scale": 0.0})) if whole else None
-    return Limits(widened, own, gated=True, tie=tie)
+    return Limits(limit, own, gated=True, tie=tie, unjudged=lost)
 
 
 def _missing(spec: OutputSpec, reference: Answers) -> OutputParity:
@@ -285,6 +291,19 @@ def _is_exact(spec: OutputSpec, reference: Array, candidate: Array) -> bool:
     return spec.role == "labels" or "f" not in (reference.dtype.kind, candidate.dtype.kind)
 
 
+def _judged(reference: Array, candidate: Array, unjudged: tuple[int, ...]) -> Array:
+    """Return the candidate's answer, with the reference's own numbers where none are judged.
+
+    What is NaN or infinite on either side stays.
+    """
+    if not unjudged:
+        return candidate
+    rows, judged = list(unjudged), candidate.copy()
+    finite = np.isfinite(reference[rows]) & np.isfinite(candidate[rows])
+    judged[rows] = np.where(finite, reference[rows], candidate[rows])
+    return judged
+
+
 def _compare_elements(
     spec: OutputSpec,
     reference: Array,
@@ -296,11 +315,12 @@ def _compare_elements(
         by = scores if spec.role == "labels" else None
         problems, mismatched, ties = compare_labels(reference, candidate, by)
         return _Finding(problems, mismatched, label_ties=ties)
-    stray = measure(reference, candidate, held.tolerance)
+    judged = _judged(reference, candidate, held.unjudged)
+    stray = measure(reference, judged, held.tolerance)
     noise = compare_noise(held.own, candidate, gated=held.gated) if held.own else None
     ranks = None
     if spec.role in _RANKED and _is_table(reference) and _is_table(candidate):
-        ranks = compare_ranks(reference, candidate, held.tie or held.tolerance)
+        ranks = compare_ranks(reference, judged, held.tie or held.tolerance)
     problems = (
         *number_problems(stray, reference.size),
         *noise_problems(noise),

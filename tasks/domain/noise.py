@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from tasks.domain.parity import NoiseParity, Tolerance
+from tasks.domain.parity import HeldTo, NoiseParity, Tolerance
 from tasks.domain.spread import typical_magnitude
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ Measured by ``benchmarks/calibrate_profiles.py``; the table is in ``docs/parity/
 
 CEILING = 1e-3
 """Float32 that is further from float64 than this, in a row, did not round: it went another way,
-over a tree's threshold or through a cast. Such rows are held to the profile."""
+over a tree's threshold or through a cast, or rounding grows without bound in it. What another
+runtime answers there says nothing, so the numbers of such rows are not judged."""
 
 _OUTLIER = 50.0
 """A row that strays this many times as far as the median row went another way too."""
@@ -73,7 +74,7 @@ class Truth(NamedTuple):
 class Held(NamedTuple):
     """What a released model was held to, with the noise that was measured then."""
 
-    tolerances: Mapping[str, Tolerance]
+    outputs: Mapping[str, HeldTo]
     """By output name; the profile's own where one is absent."""
 
 
@@ -103,13 +104,57 @@ class OwnNoise:
         return BOUND_MAX * max(self.largest, LEAST_MAX)
 
     def widened(self, tolerance: Tolerance) -> Tolerance:
-        """Return the tolerance between two float32 answers that both keep within the noise.
+        """Return ``tolerance``, or as much more as this noise asks for."""
+        return widened(tolerance, self.largest)
 
-        It is never narrower than ``tolerance``: rows that float64 did not answer may be noisier
-        than those it did.
-        """
-        between = self.allowed + max(self.largest, LEAST_MAX)
-        return tolerance.model_copy(update={"scale": max(tolerance.scale, between)})
+
+def widened(tolerance: Tolerance, own: float) -> Tolerance:
+    """Return the tolerance between two float32 answers that both keep within the noise.
+
+    It is never narrower than ``tolerance``: rows that float64 did not answer may be noisier
+    than those it did.
+
+    Args:
+        tolerance: What the profile allows.
+        own: The source's own largest error, over its row's largest.
+    """
+    between = (BOUND_MAX + 1) * max(own, LEAST_MAX)
+    return tolerance.model_copy(update={"scale": max(tolerance.scale, between)})
+
+
+def lost_rows(truth: Truth | None, name: str, reference: Array) -> tuple[int, ...]:
+    """Return the rows in which the source's float32 is further from its float64 than ``CEILING``.
+
+    Args:
+        truth: The source's answers in float64, if it gave any.
+        name: The output.
+        reference: Its float32 answer, all rows.
+    """
+    sides = _sides(truth, name, reference)
+    if truth is None or sides is None:
+        return ()
+    right, own = sides
+    typical = typical_magnitude(right)
+    return tuple(
+        int(truth.rows[i])
+        for i in range(len(right))
+        if _errors(right[i], own[i], typical).max(initial=0.0) > CEILING
+    )
+
+
+def _sides(
+    truth: Truth | None, name: str, reference: Array
+) -> tuple[Floats, NDArray[np.generic]] | None:
+    """Return the answers in float64 and in float32, shape (rows, elements); None if unlike."""
+    if truth is None or name not in truth.answers or reference.dtype.kind != "f":
+        return None
+    answer = truth.answers[name]
+    if not reference.ndim or truth.rows.size == 0 or answer.dtype.kind != "f":
+        return None
+    if truth.rows[-1] >= len(reference) or answer.shape != reference[truth.rows].shape:
+        return None
+    right = answer.reshape(len(answer), -1).astype(np.float64)
+    return right, reference[truth.rows].reshape(right.shape)
 
 
 def own_noise(truth: Truth | None, name: str, reference: Array) -> OwnNoise | None:
@@ -119,15 +164,10 @@ def own_noise(truth: Truth | None, name: str, reference: Array) -> OwnNoise | No
         None where it says nothing of rounding: no float64, no numbers, another shape, or more
         than half of the rows went another way.
     """
-    if truth is None or name not in truth.answers or reference.dtype.kind != "f":
+    sides = _sides(truth, name, reference)
+    if truth is None or sides is None:
         return None
-    answer = truth.answers[name]
-    if not reference.ndim or truth.rows.size == 0 or answer.dtype.kind != "f":
-        return None
-    if truth.rows[-1] >= len(reference) or answer.shape != reference[truth.rows].shape:
-        return None
-    right = answer.reshape(len(answer), -1).astype(np.float64)
-    own = reference[truth.rows].reshape(right.shape)
+    right, own = sides
     moved = np.asarray(truth.moved.get(name, own)).reshape(right.shape)
     typical = typical_magnitude(right)
     errors = [

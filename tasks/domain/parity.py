@@ -37,6 +37,14 @@ class Tolerance(Value):
     floor: NonNegativeFloat
 
 
+class HeldTo(Value):
+    """What one output of one probe was held to, so that a replay can be held to the same."""
+
+    tolerance: Tolerance
+    unjudged: tuple[NonNegativeInt, ...] = ()
+    """Rows whose numbers say nothing; see ``OutputParity.unjudged``."""
+
+
 class ErrorSpread(Value):
     """How far the elements of one output stray, over the elements that are finite on both sides.
 
@@ -199,6 +207,9 @@ class OutputParity(Value):
     """Absent for strings and labels, and where the shapes differ."""
     ranks: RankAgreement | None = None
     noise: NoiseParity | None = None
+    unjudged: tuple[NonNegativeInt, ...] = ()
+    """Rows whose numbers are not judged, since the source itself, in float32, is far from its own
+    float64 there: it went another way at a threshold, or rounding grows without bound."""
     """Absent where the source did not answer in float64, or that tells nothing of rounding."""
     faults: tuple[FaultKind, ...] = ()
     """What is wrong, by kind; empty where it passed."""
@@ -248,6 +259,8 @@ class ParityReport(Value):
     """
     constant_outputs: tuple[str, ...] = ()
     """Outputs whose reference answers never differ between rows: parity says little of them."""
+    unstable: str = ""
+    """Why the source's numbers say too little, in words; the report does not pass then."""
     noise: str = ""
     """How the source answered in float64, or why it did not, in words."""
     metrics: tuple[TaskMetric, ...] = ()
@@ -268,6 +281,7 @@ class ParityReport(Value):
         return (
             bool(self.probes)
             and self.discriminates
+            and not self.unstable
             and all(probe.passed for probe in self.probes)
             and all(each.passed or each.waived for each in self.metrics)
             and self.matrix.passed
@@ -286,10 +300,14 @@ class ParityReport(Value):
         return (*outputs, *((each.words, each.waived) for each in self.metrics if each.waived))
 
     @property
-    def held(self) -> dict[str, dict[str, Tolerance]]:
+    def held(self) -> dict[str, dict[str, HeldTo]]:
         """By probe and output: what its numbers were held to, with the noise that was measured."""
         return {
-            probe.probe: {each.name: each.tolerance for each in probe.outputs if each.tolerance}
+            probe.probe: {
+                each.name: HeldTo(tolerance=each.tolerance, unjudged=each.unjudged)
+                for each in probe.outputs
+                if each.tolerance
+            }
             for probe in self.probes
         }
 
@@ -309,6 +327,7 @@ class ParityReport(Value):
         failed += [each.words for each in self.metrics if not each.passed and not each.waived]
         same = "the reference answers every row alike, so any model would pass"
         elsewhere = self.matrix.reasons() if not empty and not failed else ()
+        failed += [self.unstable] if self.unstable else []
         there = [f"on CUDA: {each}" for each in (self.on_cuda.reasons() if self.on_cuda else ())]
         return (*empty, *failed, *(() if self.discriminates else (same,)), *elsewhere, *there)
 

@@ -12,7 +12,7 @@ from tasks.domain.diagnosis import Optimisation
 from tasks.domain.errors import ConfigurationError, ReleaseError
 from tasks.domain.matrix import Cell
 from tasks.domain.noise import Held
-from tasks.domain.parity import Tolerance
+from tasks.domain.parity import HeldTo
 from tasks.domain.recipe import Recipe
 from tasks.domain.value import Value
 from tasks.runners.onnxruntime_runner import MODEL, PROVIDERS, OnnxruntimeRunner, run_session, short
@@ -50,7 +50,7 @@ class CellRequest(Value):
     """Folder of ``<probe>.npz``."""
     answers: Path
     """Folder of the source's answers, likewise."""
-    held: dict[str, dict[str, Tolerance]] = {}
+    held: dict[str, dict[str, HeldTo]] = {}
     """By probe and output: what the comparison held the numbers to; else the profile's."""
     waived: frozenset[tuple[str, str]] = frozenset()
     """Probe and output of what may differ, since the recipe waives it."""
@@ -156,7 +156,7 @@ def _compared(cell: Cell, request: CellRequest, answer: Callable[[Arrays], Array
             {key: each[:most] for key, each in load_arrays(folder / f"{name}.npz").items()}
             for folder in (request.inputs, request.answers)
         )
-        held = Held(request.held.get(name, {}))
+        held = Held(_first(request.held.get(name, {}), most))
         compared = compare_probe(name, outputs, reference, answer(inputs), profile, held)
         rows += compared.rows
         problems += [
@@ -167,6 +167,14 @@ def _compared(cell: Cell, request: CellRequest, answer: Callable[[Arrays], Array
         budgets += [each.errors.budget for each in compared.outputs if each.errors]
     words = "; ".join(problems) or f"equal on {rows} {'row' if rows == 1 else 'rows'}"
     return cell.model_copy(update={"passed": not problems, "words": words, "budget": max(budgets)})
+
+
+def _first(held: dict[str, HeldTo], rows: int) -> dict[str, HeldTo]:
+    """Return what the first rows are held to."""
+    return {
+        name: each.model_copy(update={"unjudged": tuple(i for i in each.unjudged if i < rows)})
+        for name, each in held.items()
+    }
 
 
 def cost_of(model: Any, rows: int) -> float:  # noqa: ANN401 - onnx.ModelProto

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -103,6 +105,32 @@ def test_a_raw_export_that_is_wrong_is_nobody_elses_fault(catalogue: Callable[..
     diagnosis = Diagnosis.model_validate_json(kept.read(key).content)
     assert (diagnosis.stage, diagnosis.converter) == ("raw export", "drops-bias")
     assert [each.passed for each in diagnosis.verdicts] == [False]
+
+
+def test_what_is_kept_of_a_failed_run_shows_the_fault_without_us(
+    catalogue: Callable[..., str], tmp_path: Path
+) -> None:
+    model = catalogue(converters={"onnx": ["drops-bias"]})
+    with pytest.raises(ParityError, match="differs first"):
+        release_model(model)
+    kept = open_store(store_settings())
+    keys = list(kept.keys(f"quarantine/{model}/"))
+    (key,) = [each for each in keys if each.endswith("diagnosis-1.json")]
+    diagnosis = Diagnosis.model_validate_json(kept.read(key).content)
+    prefix = f"{key.removesuffix('diagnosis-1.json')}{diagnosis.reproducer}/"
+    for each in keys:
+        if each.startswith(prefix):
+            (tmp_path / each.removeprefix(prefix)).write_bytes(kept.read(each).content)
+
+    done = subprocess.run(
+        [sys.executable, "-I", str(tmp_path / "reproduce.py")],
+        capture_output=True, text=True, check=False, cwd="/",
+    )  # fmt: skip
+
+    assert diagnosis.culprit is not None
+    assert diagnosis.reproducer
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert diagnosis.culprit.tensor in done.stdout
 
 
 def test_the_diagnosis_of_a_failed_converter_is_kept_when_another_is_proven(

@@ -140,3 +140,26 @@ def test_a_row_of_several_numbers_sets_its_own_scale() -> None:
 
 def test_a_column_without_a_finite_number_has_no_typical_one() -> None:
     assert typical_magnitude(np.array([[np.nan], [np.inf]])) == 0
+
+
+def test_a_row_that_float32_does_not_carry_is_not_judged_but_said() -> None:
+    right = exact()
+    own, candidate = noisy(right, 1e-7), noisy(right, 1e-7, seed=2)
+    own[3], candidate[3] = right[3] * 1.01, -right[3]
+
+    output = compared(LOGITS, right, own, candidate)
+
+    assert output.passed, output.reason
+    assert output.unjudged == (3,)
+
+
+def test_a_nan_in_a_row_that_is_not_judged_fails() -> None:
+    right = exact()
+    own = noisy(right, 1e-7)
+    own[3] = right[3] * 1.01
+    candidate = own.copy()
+    candidate[3, 1] = np.nan
+
+    output = compared(LOGITS, right, own, candidate)
+
+    assert output.faults[0] == "non-finite"
