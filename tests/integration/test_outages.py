@@ -102,16 +102,18 @@ def test_a_run_whose_frameworks_process_is_killed_ends_with_the_reason(bench: Be
 
 
 @contextmanager
-def bounds_of(bench: Bench, seconds: float) -> Iterator[None]:
-    """Let the server notice in ``seconds`` what else takes it minutes."""
+def bounds_of(
+    bench: Bench, silence: float = SILENCE_SECONDS, start: float = START_SECONDS
+) -> Iterator[None]:
+    """Let the server notice in seconds what else takes it minutes."""
 
-    async def declare(silence: float, start: float) -> None:
+    async def declare(silent: float, starting: float) -> None:
         name, password = bench.stack.credentials or ("", "")
         auth = f"{name}:{password}" if name else None
         async with PrefectClient(f"{bench.stack.ui_url}/api", auth_string=auth) as client:
-            await create_automations(client, silence, start)
+            await create_automations(client, silent, starting)
 
-    asyncio.run(declare(seconds, seconds))
+    asyncio.run(declare(silence, start))
     try:
         yield
     finally:
@@ -158,7 +160,7 @@ def test_the_stack_declares_its_automations(bench: Bench) -> None:
 
 def test_a_run_that_is_killed_with_its_worker_is_crashed_after_some_silence(bench: Bench) -> None:
     """The bound is 150 s; here it is 10 s, so that nobody waits so long for the test."""
-    with bounds_of(bench, 10):
+    with bounds_of(bench, silence=10):
         model, run = bench.begin()
 
         bench.kill(WORKER)
@@ -173,11 +175,11 @@ def test_a_run_that_is_killed_with_its_worker_is_crashed_after_some_silence(benc
 
 
 def test_a_run_that_a_worker_took_and_never_started_is_started_by_another(bench: Bench) -> None:
-    with bounds_of(bench, 10):
+    with bounds_of(bench, start=10):
         _, run = bench.ask(state="PENDING")
-        bench.let_go()
-
-        assert bench.end_of(run)["type"] == "COMPLETED"
+        bench.until(run, "AwaitingRetry")
+    bench.let_go()
+    assert bench.end_of(run)["type"] == "COMPLETED"
     (crashed,) = [each for each in bench.history(run) if each["name"] == "Crashed"]
     assert "had not started it 10 s later" in crashed["message"]
 
