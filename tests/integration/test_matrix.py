@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import onnx
-import pytest
 from onnx import TensorProto, helper
 
 from tasks.domain.artifact import ModelFormat
-from tasks.domain.errors import ConfigurationError
 from tasks.matrix import MatrixJob, fill_matrix
 from tasks.steps import matrix as step
 from tasks.steps.answer import AnswerRequest, answer
@@ -21,6 +19,8 @@ from tests.integration.test_planted_faults import RECIPE, network
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
     from tasks.bisecting import Asked
     from tasks.domain.parity import ParityReport
@@ -118,7 +118,7 @@ def test_a_level_that_the_runtime_refuses_is_a_cell_that_fails(
     assert cells[-1].words.startswith("not run: it cannot: ")
 
 
-def test_a_gpu_that_is_asked_for_and_not_there_is_an_error(
+def test_what_a_gpu_worker_compares_is_not_run_here(
     children: Children,
     asked: Asked,
     tmp_path: Path,
@@ -126,8 +126,11 @@ def test_a_gpu_that_is_asked_for_and_not_there_is_an_error(
     report = _report(asked, tmp_path)
     both = RECIPE.model_copy(update={"device": "both"})
 
-    with pytest.raises(ConfigurationError, match="needs CUDAExecutionProvider"):
-        fill_matrix(_job(asked, tmp_path / "good", children, both), report)
+    cells = fill_matrix(_job(asked, tmp_path / "good", children, both), report).cells
+
+    (cuda,) = [each for each in cells if each.provider == "CUDA"]
+    assert cuda.passed is None
+    assert cuda.words.startswith("not run here: a GPU worker compares it")
 
 
 def test_a_comparison_that_failed_runs_nothing_more(
