@@ -10,8 +10,9 @@ from tasks.bisecting import Asked, Case, bisect, case_for, judge, runtime_ways, 
 from tasks.domain.artifact import ModelFormat
 from tasks.domain.diagnosis import Way
 from tasks.domain.recipe import Limits
+from tests.corpus.planting import at, change
 from tests.integration.conftest import save
-from tests.integration.test_planted_faults import RECIPE, at, change, network
+from tests.support.small_net import RECIPE, network
 
 if TYPE_CHECKING:
     from pathlib import Path
