@@ -125,6 +125,9 @@ def widened(tolerance: Tolerance, own: float) -> Tolerance:
 def lost_rows(truth: Truth | None, name: str, reference: Array) -> tuple[int, ...]:
     """Return the rows in which the source's float32 is further from its float64 than ``CEILING``.
 
+    Where that is so of all that float64 answered, the other rows of the probe, which are of the
+    same make, are not to be trusted more.
+
     Args:
         truth: The source's answers in float64, if it gave any.
         name: The output.
@@ -135,11 +138,14 @@ def lost_rows(truth: Truth | None, name: str, reference: Array) -> tuple[int, ..
         return ()
     right, own = sides
     typical = typical_magnitude(right)
-    return tuple(
-        int(truth.rows[i])
+    lost = [
+        i
         for i in range(len(right))
         if _errors(right[i], own[i], typical).max(initial=0.0) > CEILING
-    )
+    ]
+    if len(lost) == len(right):
+        return tuple(range(len(reference)))
+    return tuple(int(truth.rows[i]) for i in lost)
 
 
 def _sides(

@@ -17,7 +17,7 @@ from tasks.steps.compare import CompareRequest, compare
 from tasks.steps.matrix import CellRequest, answer_by_reference, cost_of, rows_of
 from tests.integration.conftest import save
 from tests.integration.test_bisecting import wrong_bias
-from tests.integration.test_planted_faults import RECIPE, network
+from tests.support.small_net import RECIPE, network
 
 if TYPE_CHECKING:
     from pathlib import Path
