@@ -55,7 +55,7 @@ def picture_model(
     name: str, kind: str, model: str, size: int, *, profile: str = "float32-conv"
 ) -> Recipe:
     """Return the recipe of a picture classifier with seeded weights."""
-    keras = kind == "keras-applications"
+    keras, attention = kind == "keras-applications", profile == "float32-transformer"
     shape = ["batch", size, size, 3] if keras else ["batch", 3, size, size]
     domain = {"kind": "range", "low": -2, "high": 2}
     role = "probabilities" if keras else "logits"
@@ -69,7 +69,9 @@ def picture_model(
             "licence": "none",
             "source": {"kind": kind, "model": model},
             "signature": {"inputs": [image], "outputs": [scores]},
-            "targets": ["onnx", "saved_model"],
+            # onnx-tf writes no attention, and torch exports it from opset 18 on
+            "targets": ["onnx"] if attention else ["onnx", "saved_model"],
+            "opset": 18 if attention else 17,
             "parity": {"profile": profile},
         }
     )

@@ -497,7 +497,7 @@ class Recipe(Value):
         for i, each in enumerate(self.waivers):
             if each.output is not None and each.output not in known:
                 message = (
-                    f"waivers.{i}.output: names no output (expected one of {', '.join(known)}, "
+                    f"waivers[{i}].output: names no output (expected one of {', '.join(known)}, "
                     f"got '{each.output}')"
                 )
                 raise ValueError(message)

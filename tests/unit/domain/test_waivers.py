@@ -10,7 +10,7 @@ import pytest
 
 from tasks.domain.artifact import ModelFormat
 from tasks.domain.comparison import compare_probe
-from tasks.domain.parity import ParityReport
+from tasks.domain.parity import ParityReport, TaskMetric
 from tasks.domain.profiles import PROFILES
 from tasks.domain.recipe import OutputSpec
 from tasks.domain.waivers import Waiver, apply_waivers, expired
@@ -149,3 +149,29 @@ def test_the_last_day_still_holds_and_the_next_does_not() -> None:
         "the waiver of numbers, ranks of every probe/logits expired (its last day was 2026-02-28, "
         "today is 2026-03-01; owner: ada@example.org)."
     )
+
+
+def test_a_variant_has_waivers_of_its_own() -> None:
+    found = apply_waivers(strayed(), [waiver(variant="int8")], TODAY, variant="int8")
+
+    assert found.passed
+
+
+def test_a_task_metric_is_waived_by_its_own_kind() -> None:
+    worse = TaskMetric(
+        probe="held-out",
+        name="accuracy",
+        output="logits",
+        rows=50,
+        source=0.9,
+        candidate=0.8,
+        budget=0,
+    )
+    found = report(RIGHT).model_copy(update={"metrics": (worse,)})
+
+    other = apply_waivers(found, [waiver()], TODAY)
+    waived = apply_waivers(found, [waiver(kinds=["task-metric"])], TODAY)
+
+    assert not other.passed
+    assert "accuracy 0.8000, the source's is 0.9000" in other.reasons()[0]
+    assert waived.passed
