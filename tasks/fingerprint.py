@@ -64,6 +64,7 @@ STAGES = (
     "tasks/export.py",
     "tasks/isolation.py",
     "tasks/parity.py",
+    "tasks/replay.py",
     "tasks/verify.py",
 )
 """The files that order the work; they make one part, ``code stages``."""

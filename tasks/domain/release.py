@@ -19,6 +19,7 @@ from tasks.domain.artifact import (
     StoredTree,
     VerifiedArtifact,
 )
+from tasks.domain.drift import Drift, Replay
 from tasks.domain.fingerprint import Fingerprint
 from tasks.domain.parity import ParityReport
 from tasks.domain.recipe import Recipe
@@ -56,6 +57,8 @@ class Reference(Value):
     answers: StoredTree
     """``<probe>.npz`` each."""
     runtime: str
+    replay: Replay | None = None
+    """The last release's golden samples, answered again; None where nothing was released."""
     cost: Cost
 
 
@@ -68,6 +71,8 @@ class Candidate(Value):
     """Every converter tried, the winner last."""
     parity: ParityReport
     ms_per_row: NonNegativeFloat | None = None
+    drift: Drift | None = None
+    """How it compares with the last release; None where that has no such format."""
     notes: tuple[str, ...] = ()
     export_cost: Cost
     verify_cost: Cost
@@ -151,6 +156,8 @@ class PublishedFormat(Value):
     """The report in one line."""
     ms_per_row: NonNegativeFloat | None = None
     """Milliseconds in which it answered a row of the probes, on the host below."""
+    drift: Drift | None = None
+    """How it compares with the release before."""
     notes: tuple[str, ...]
 
 
@@ -188,6 +195,8 @@ class Manifest(Value):
     source_notes: tuple[str, ...]
     reference_runtime: str
     probes: tuple[ProbeInfo, ...]
+    replay: Replay | None = None
+    """What became of the golden samples of the release before."""
     formats: tuple[PublishedFormat, ...]
     files: tuple[ReleaseFile, ...]
     costs: dict[str, Cost]

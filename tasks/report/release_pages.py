@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.domain.domains import Image, Mask, OneHot, Tokens
 from tasks.domain.recipe import Choice, Range
 from tasks.report.figures import figure, share, size
+from tasks.report.since_last import since_last
 from tasks.report.snippet import picture_size_of
 from tasks.report.templates import template
 
@@ -72,6 +73,7 @@ def _view(
         "fence": _fence(extras.snippet),
         "formats": [_format(each) for each in release.candidates],
         "reference": release.reference,
+        "since_last": since_last(release),
         "picture": extras.picture,
         "files": [
             (each.path, size(each.size_bytes), each.sha256)

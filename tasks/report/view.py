@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.report.chart import LEFT, TOTAL, WIDTH, charts
 from tasks.report.figures import seconds, share, size
 from tasks.report.parity_table import output_cells
+from tasks.report.since_last import since_last
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -68,6 +69,7 @@ def page_view(
         "runtimes": [(t, each.runtime) for t, each in zip(titles, reports, strict=True)],
         "changes": release.standing.changes if release else (),
         "changed_since": release.standing.version if release else None,
+        "since_last": since_last(release),
         "facts": _facts(recipe, release),
         "tolerances": _tolerances(reports),
         "probes": release.reference.probes if release else (),
