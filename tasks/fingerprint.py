@@ -79,6 +79,7 @@ STAGES = (
     "tasks/matrix.py",
     "tasks/noise.py",
     "tasks/parity.py",
+    "tasks/replay.py",
     "tasks/vary.py",
     "tasks/verify.py",
 )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.domain.domains import Image, Mask, OneHot, Tokens
 from tasks.domain.recipe import Choice, Range
 from tasks.report.figures import figure, share, size
+from tasks.report.since_last import since_last
 from tasks.report.snippet import picture_size_of
 from tasks.report.templates import template
 
@@ -81,6 +82,7 @@ def _view(
             ),
         ],
         "reference": release.reference,
+        "since_last": since_last(release),
         "picture": extras.picture,
         "files": [
             (each.path, size(each.size_bytes), each.sha256)

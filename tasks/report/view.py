@@ -10,6 +10,7 @@ from tasks.report.closeness import closeness
 from tasks.report.diagnosis import diagnosis_views
 from tasks.report.figures import seconds, share, size
 from tasks.report.parity_table import output_cells
+from tasks.report.since_last import since_last
 from tasks.report.variants_view import room_for, variant_nodes
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def page_view(
         "runtimes": [(t, each.runtime) for t, each in zip(titles, reports, strict=True)],
         "changes": release.standing.changes if release else (),
         "changed_since": release.standing.version if release else None,
+        "since_last": since_last(release),
         "facts": _facts(recipe, release),
         "tolerances": _tolerances(reports),
         "probes": release.reference.probes if release else (),

@@ -139,7 +139,10 @@ def test_a_model_whose_input_became_zeros_fails(seed: int, side: str) -> None:
     bias = random(seed + 2, 20)
 
     output = compared(
-        SCORES, inputs @ weights + bias, {"y": np.float32(0 * inputs @ weights + bias)}, side=side
+        SCORES,
+        inputs @ weights + bias,
+        {"y": np.asarray(0 * inputs @ weights + bias, np.float32)},
+        side=side,
     )
 
     assert not output.passed
