@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tasks.tracing.recording import Trace, TracedTensor, rows_of, write_trace
 from tasks.tracing.torch_trace import TraceSourceRequest  # noqa: TC001 - the child reads it
-from tasks.tracing.trace import Trace, TracedTensor, rows_of, write_trace
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tasks.tracing.recording import Trace, TracedTensor, rows_of, write_trace
 from tasks.tracing.torch_trace import TraceSourceRequest  # noqa: TC001 - the child reads it
-from tasks.tracing.trace import Trace, TracedTensor, rows_of, write_trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
