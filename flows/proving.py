@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from prefect.logging import get_run_logger
 
-from tasks.converters import Converter, converters_for
+from flows.attempting import attempt
+from tasks.converters import converters_for
 from tasks.domain.artifact import Attempt, ModelArtifact, ModelFormat
 from tasks.domain.errors import (
     ExportError,
@@ -15,17 +16,22 @@ from tasks.domain.errors import (
     ReleaseError,
     VerificationError,
 )
-from tasks.domain.release import Candidate, Reference
-from tasks.export import export
-from tasks.parity import check_parity
 from tasks.publish import quarantine, show_parity
-from tasks.verify import verify
 
 if TYPE_CHECKING:
     from prefect.futures import PrefectFuture
 
+    from tasks.domain.diagnosis import Diagnosis
     from tasks.domain.parity import ParityReport
     from tasks.domain.recipe import Recipe
+    from tasks.domain.release import Candidate, Reference
+
+
+class _Evidence(NamedTuple):
+    """What a failed run leaves behind."""
+
+    reports: tuple[ParityReport, ...]
+    diagnoses: tuple[Diagnosis, ...]
 
 
 def prove(
@@ -43,10 +49,11 @@ def prove(
     """
     attempts: tuple[Attempt, ...] = ()
     reports: tuple[ParityReport, ...] = ()
+    diagnoses: tuple[Diagnosis, ...] = ()
     errors: list[ReleaseError] = []
     for converter in converters_for(recipe, parent.format, target):
         try:
-            candidate = _attempt(recipe, parent, converter, reference)
+            candidate, diagnosis = attempt(recipe, parent, converter, reference)
         except (ExportError, VerificationError, IsolationError) as error:
             errors.append(error)
             attempts += (Attempt(converter=converter.name, succeeded=False, reason=str(error)),)
@@ -65,32 +72,16 @@ def prove(
             return candidate.model_copy(update={"attempts": (*attempts, won)})
         failed = ParityError(candidate.parity.summary())
         errors.append(failed)
-        attempts += (Attempt(converter=converter.name, succeeded=False, reason=str(failed)),)
-    raise _failure(recipe, target, attempts, reports, errors)
-
-
-def _attempt(
-    recipe: Recipe,
-    parent: ModelArtifact,
-    converter: Converter,
-    reference: PrefectFuture[Reference],
-) -> Candidate:
-    if refusal := converter.refusal(recipe):
-        raise ExportError(refusal)
-    exported = export(recipe, parent, converter)
-    verification = verify(recipe, exported.artifact)
-    comparison = check_parity(recipe, reference.result(), verification.verified)
-    return Candidate(
-        verified=verification.verified,
-        converter=converter.name,
-        attempts=(),
-        parity=comparison.report,
-        ms_per_row=comparison.ms_per_row,
-        notes=(*exported.notes, *verification.notes),
-        export_cost=exported.cost,
-        verify_cost=verification.cost,
-        parity_cost=comparison.cost,
-    )
+        diagnoses += (diagnosis,) if diagnosis else ()
+        attempts += (
+            Attempt(
+                converter=converter.name,
+                succeeded=False,
+                reason=str(failed),
+                diagnosis=diagnosis.words if diagnosis else "",
+            ),
+        )
+    raise _failure(recipe, target, attempts, _Evidence(reports, diagnoses), errors)
 
 
 def _why(attempts: tuple[Attempt, ...]) -> str:
@@ -100,18 +91,22 @@ def _why(attempts: tuple[Attempt, ...]) -> str:
     return f"proven, after {failed} was not" if len(attempts) == 1 else f"proven, after {failed}"
 
 
+def _in_words(attempt: Attempt) -> str:
+    return f"{attempt.reason}; {attempt.diagnosis}" if attempt.diagnosis else attempt.reason
+
+
 def _failure(
     recipe: Recipe,
     target: ModelFormat,
     attempts: tuple[Attempt, ...],
-    reports: tuple[ParityReport, ...],
+    evidence: _Evidence,
     errors: list[ReleaseError],
 ) -> ReleaseError:
     """Return the error to raise, after the reports were put where people can read them."""
-    tried = "\n".join(f"- {each.converter}: {each.reason}" for each in attempts)
+    tried = "\n".join(f"- {each.converter}: {_in_words(each)}" for each in attempts)
     head = f"{recipe.name}: no converter made a proven {target.label} model; nothing is published."
-    if reports:
-        prefix = quarantine(recipe, reports, f"{head}\n{tried}")
+    if evidence.reports:
+        prefix = quarantine(recipe, evidence.reports, f"{head}\n{tried}", evidence.diagnoses)
         return ParityError(f"{head} The reports are kept under {prefix}.\n{tried}")
     if len(errors) == 1:
         return errors[0]

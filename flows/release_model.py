@@ -6,6 +6,7 @@ from prefect import flow
 from prefect.states import Completed
 
 from flows.proving import prove
+from flows.varying import make_variants
 from tasks.acquire import acquire, answer_probes
 from tasks.catalogue import load_recipe
 from tasks.domain.artifact import ModelFormat
@@ -25,6 +26,7 @@ def release_model(model: str, version: int | None = None, *, force: bool = False
         recipe ─ acquire ─┬─ reference ──────────┬────────────────────────┐
                           └─ export ─ verify ─ parity ─ export ─ verify ─ parity ─ publish
                              ╰───── ONNX ───────╯       ╰──── TensorFlow ──────╯
+                                     └─ float16, bfloat16, int8, as far as asked for
 
     Each export is tried with one converter after another until one is proven; what is
     not proven is never published. TensorFlow is made from ONNX, and compared with the source.
@@ -62,6 +64,7 @@ def release_model(model: str, version: int | None = None, *, force: bool = False
                 source=source,
                 reference=reference.result(),
                 candidates=tuple(candidates),
+                variants=make_variants(source, candidates[0], reference.result()),
             ),
             version=version,
         )

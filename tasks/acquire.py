@@ -14,6 +14,7 @@ from tasks.domain.release import ProbeInfo, Reference, SourceModel
 from tasks.fetch import fetch
 from tasks.fetch.wording import redacted
 from tasks.isolation import Call, Family
+from tasks.noise import float64_answers, true_labels
 from tasks.progress import StageProgress
 from tasks.replay import compare_with_last, replay_golden
 from tasks.runners import FAMILIES
@@ -83,13 +84,13 @@ def answer_probes(source: SourceModel) -> Reference:
     shop, recipe = workshop(), source.recipe
     model = shop.fetch(source.artifact.tree)
     probes, inputs, golden = _make_probes(source, model)
-    folder = shop.new_folder("reference")
+    folder, names = shop.new_folder("reference"), tuple(each.name for each in probes)
     request = AnswerRequest(
         recipe=recipe,
         format=source.artifact.format,
         model=model,
         probes=shop.fetch(inputs),
-        names=tuple(each.name for each in probes),
+        names=names,
         device="cpu",
         folder=folder,
     )
@@ -105,6 +106,8 @@ def answer_probes(source: SourceModel) -> Reference:
         runtime=reply.value.runtime,
         replay=compare_with_last(recipe, golden, folder) if golden else None,
         cost=reply.cost,
+        float64=float64_answers(recipe, model, shop.fetch(inputs), names),
+        labels=true_labels(recipe, model, shop.fetch(inputs)),
     )
 
 

@@ -18,21 +18,29 @@ from pydantic import ValidationError
 
 from tasks.domain.errors import ConfigurationError
 from tasks.domain.recipe import Recipe
+from tasks.domain.waivers import expired, today_in_utc
 from tasks.faults import Fault, find_faults, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
+    from datetime import date
 
 SCHEMA_FILE = "recipe.schema.json"
 _FOLDER = Path("models")
 
 
-def load_recipe(name: str, folder: Path) -> Recipe:
-    """Read and validate ``<folder>/<name>.yaml``.
+def load_recipe(name: str, folder: Path, today: date | None = None) -> Recipe:
+    """Read and validate ``<folder>/<name>.yaml``, to release it.
+
+    Args:
+        name: The recipe's.
+        folder: Where the recipes are.
+        today: The day by which waivers expire; absent: today's in UTC.
 
     Raises:
-        ConfigurationError: No recipe has this name, or its file is not right; the message has
-            one line for each fault, with file, line, field, what was expected and what was got.
+        ConfigurationError: No recipe has this name, its file is not right, or a waiver in it
+            has expired; the message has one line for each fault, with file, line, field, what
+            was expected and what was got.
     """
     known = recipe_names(folder)
     if name not in known:
@@ -41,11 +49,18 @@ def load_recipe(name: str, folder: Path) -> Recipe:
             f"There {'is' if len(known) == 1 else 'are'}: {', '.join(known) or 'none'}."
         )
         raise ConfigurationError(message)
-    return _read(folder / f"{name}.yaml")
+    path = folder / f"{name}.yaml"
+    recipe = _read(path)
+    if faults := expired(recipe.waivers, today or today_in_utc()):
+        listed = [Fault(("waivers", i, "expires"), what) for i, what in faults]
+        raise ConfigurationError(_listed(path, _compose(path), listed))
+    return recipe
 
 
 def load_catalogue(folder: Path) -> tuple[Recipe, ...]:
     """Read and validate every recipe of ``folder``, in the order of their names.
+
+    Waivers may have expired: that is for the run of their own model to say, not for all.
 
     Raises:
         ConfigurationError: At least one file is not right; every fault of every file is listed.

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
-
 from prefect import task
 from prefect.logging import get_run_logger
 
-from tasks.converters import Converter, ConvertRequest, convert_function
-from tasks.domain.artifact import Cost, ModelArtifact, ModelFormat
-from tasks.domain.errors import ExportError
+from tasks.converters import Converter
+from tasks.domain.artifact import Cost, ModelArtifact
+from tasks.domain.passes import EVERY_PASS, PassPlan, PassRun
 from tasks.domain.recipe import Recipe
 from tasks.domain.value import Value
-from tasks.isolation import Call, Family
+from tasks.exporting import ExportJob, write_export
 from tasks.progress import StageProgress
 from tasks.runtime import STAGE, workshop
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class Exported(Value):
@@ -27,6 +21,8 @@ class Exported(Value):
     artifact: ModelArtifact
     converter: str
     notes: tuple[str, ...]
+    passes: tuple[PassRun, ...] = ()
+    """Every optimising pass that was asked for, in order."""
     cost: Cost
 
 
@@ -36,10 +32,18 @@ class Exported(Value):
     tags=["export"],
     **STAGE,
 )
-def export(recipe: Recipe, model: ModelArtifact, converter: Converter) -> Exported:
+def export(
+    recipe: Recipe, model: ModelArtifact, converter: Converter, plan: PassPlan = EVERY_PASS
+) -> Exported:
     """Convert ``model`` by ``converter`` and store the result.
 
     The artifact claims the recipe's signature; ``verify`` holds it to that claim.
+
+    Args:
+        recipe: What to make.
+        model: What to convert.
+        converter: By what.
+        plan: Which optimising passes to run.
 
     Raises:
         ExportError: The converter cannot express this model.
@@ -47,26 +51,11 @@ def export(recipe: Recipe, model: ModelArtifact, converter: Converter) -> Export
         StorageError: The model could not be read, or the result not be stored.
     """
     shop = workshop()
-    stage = f"export ({converter.name})"
-    progress = StageProgress(f"{recipe.name}: {stage}")
-    call = Call(
-        stage,
-        recipe.name,
-        converter.family,
-        recipe.limits,
-        ExportError,
-        progress,
-    )
+    progress = StageProgress(f"{recipe.name}: export ({converter.name})")
     folder = shop.new_folder(converter.makes.folder)
-    request = ConvertRequest(recipe=recipe, source=shop.fetch(model.tree), folder=folder)
-    reply = shop.children.call(convert_function(converter.name), request, call)
+    job = ExportJob(recipe, shop.fetch(model.tree), converter, shop.children)
+    written = write_export(job, plan, folder, progress)
     progress.finish()
-    if not any(folder.iterdir()):
-        message = f"{call}: the converter wrote no file. Report it to the converter's author."
-        raise ExportError(message)
-    notes = reply.value.notes
-    if converter.makes is ModelFormat.ONNX:
-        notes += _lower_ir_version(folder, call)
     artifact = ModelArtifact(
         model=recipe.name,
         format=converter.makes,
@@ -79,18 +68,13 @@ def export(recipe: Recipe, model: ModelArtifact, converter: Converter) -> Export
         converter.makes.label,
         converter.name,
         artifact.tree.size_bytes / 1e6,
-        reply.cost.seconds,
-        f"{reply.cost.peak_mb:,.0f}",
+        written.cost.seconds,
+        f"{written.cost.peak_mb:,.0f}",
     )
-    return Exported(artifact=artifact, converter=converter.name, notes=notes, cost=reply.cost)
-
-
-def _lower_ir_version(folder: Path, call: Call) -> tuple[str, ...]:
-    # imported here, since they bring numpy, for which no worker's start should wait
-    from tasks.runners.onnxruntime_runner import MODEL
-    from tasks.steps.ir_version import LowerIrRequest, lower_ir_version
-
-    request = LowerIrRequest(model=folder / MODEL)
-    # not in the converter's own child, in which the source may be answering probes by now
-    elsewhere = replace(call, family=Family.ONNXRUNTIME)
-    return workshop().children.call(lower_ir_version, request, elsewhere).value.notes
+    return Exported(
+        artifact=artifact,
+        converter=converter.name,
+        notes=written.notes,
+        passes=written.passes,
+        cost=written.cost,
+    )

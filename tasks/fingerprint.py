@@ -53,18 +53,34 @@ SOURCE_TOOLS: dict[str, tuple[str, ...]] = {
 
 PICTURE_TOOLS = ("pillow",)
 
-CODE_FOLDERS = ("tasks/domain", "tasks/sources", "tasks/runners", "tasks/steps")
+SIMPLIFIER_TOOLS = ("onnxscript", "onnx-ir")
+
+CODE_FOLDERS = (
+    "tasks/domain",
+    "tasks/sources",
+    "tasks/runners",
+    "tasks/steps",
+    "tasks/variants",
+)
 """Our own code that has a part in every release; the converters' packages come to it."""
 
 STAGES = (
+    "flows/attempting.py",
     "flows/proving.py",
+    "flows/varying.py",
     "tasks/acquire.py",
     "tasks/arrays.py",
+    "tasks/bisecting.py",
     "tasks/child.py",
+    "tasks/diagnose.py",
     "tasks/export.py",
+    "tasks/exporting.py",
     "tasks/isolation.py",
+    "tasks/matrix.py",
+    "tasks/noise.py",
     "tasks/parity.py",
     "tasks/replay.py",
+    "tasks/vary.py",
     "tasks/verify.py",
 )
 """The files that order the work; they make one part, ``code stages``."""
@@ -130,6 +146,8 @@ def _tools(recipe: Recipe, converters: Sequence[Converter]) -> dict[str, str]:
         names |= set(FORMAT_TOOLS[format_])
     if isinstance(recipe.parity.real, Pictures):
         names |= set(PICTURE_TOOLS)
+    if recipe.simplify:
+        names |= set(SIMPLIFIER_TOOLS)
     versions = {name: _version(name) for name in names}
     for each in converters:
         versions |= {name: _version(name, each.tools_folder) for name in each.tools}

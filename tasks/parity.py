@@ -12,7 +12,9 @@ from tasks.domain.parity import ParityReport
 from tasks.domain.recipe import Recipe
 from tasks.domain.release import Reference
 from tasks.domain.value import Value
+from tasks.domain.waivers import apply_waivers, today_in_utc
 from tasks.isolation import Call
+from tasks.matrix import MatrixJob, fill_matrix
 from tasks.progress import StageProgress
 from tasks.runners import FAMILIES
 from tasks.runtime import STAGE, workshop
@@ -73,11 +75,22 @@ def check_parity(recipe: Recipe, reference: Reference, candidate: VerifiedArtifa
             probes=reference.probes,
             reference=shop.fetch(reference.answers),
             answers=folder,
+            float64=shop.fetch(wide) if (wide := reference.float64.answers) else None,
+            float64_words=reference.float64.words,
+            labels=reference.labels,
         ),
         call,
     )
     progress.finish()
-    report = compared.value
+    report = apply_waivers(compared.value, recipe.waivers, today_in_utc())
+    job = MatrixJob(
+        recipe=recipe,
+        model=shop.fetch(candidate.artifact.tree),
+        inputs=shop.fetch(reference.inputs),
+        answers=shop.fetch(reference.answers),
+        children=shop.children,
+    )
+    report = report.model_copy(update={"matrix": fill_matrix(job, report)})
     log = get_run_logger()
     tell = log.info if report.passed else log.error
     tell("%s: %s", recipe.name, report.summary())

@@ -11,6 +11,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from tasks import pages
+from tasks.domain.diagnosis import Diagnosis
 from tasks.domain.drift import with_drift
 from tasks.domain.parity import ParityReport
 from tasks.domain.recipe import Recipe
@@ -24,10 +25,12 @@ from tasks.domain.release import (
     Signing,
 )
 from tasks.domain.reproducibility import with_note_on_repetition
+from tasks.domain.variants import published_variant
 from tasks.host import host_facts
 from tasks.package_versions import tool_versions
 from tasks.progress import StageProgress
-from tasks.report import parity_html, parity_markdown
+from tasks.report import diagnosis_markdown, parity_html, parity_markdown
+from tasks.reproducers import reproducer_files
 from tasks.runtime import STAGE, workshop
 from tasks.seal import seal_of
 from tasks.storage import publishing
@@ -80,7 +83,12 @@ def publish(release: Release, version: int | None = None) -> Published:
 
 
 @task(name="quarantine", task_run_name="quarantine {recipe.name}", **STAGE)
-def quarantine(recipe: Recipe, reports: tuple[ParityReport, ...], reason: str) -> str:
+def quarantine(
+    recipe: Recipe,
+    reports: tuple[ParityReport, ...],
+    reason: str,
+    diagnoses: tuple[Diagnosis, ...] = (),
+) -> str:
     """Keep the reports of a failed run where people can read them; return their key prefix."""
     shop = workshop()
     folder = shop.new_folder("quarantine")
@@ -89,9 +97,15 @@ def quarantine(recipe: Recipe, reports: tuple[ParityReport, ...], reason: str) -
         name = f"{number}-{report.candidate.folder}.json"
         files[name] = folder / name
         files[name].write_text(report.model_dump_json(indent=2))
+    for number, diagnosis in enumerate(diagnoses, start=1):
+        name = f"diagnosis-{number}.json"
+        files[name] = folder / name
+        files[name].write_text(diagnosis.model_dump_json(indent=2))
+    files |= reproducer_files(diagnoses, shop.folder)
+    show_diagnoses(recipe, diagnoses)
     files["report.html"] = folder / "report.html"
     files["report.html"].write_text(
-        parity_html(recipe, reports, failed=reason, tools=tool_versions())
+        parity_html(recipe, reports, failed=reason, tools=tool_versions(), diagnoses=diagnoses)
     )
     prefix = publishing.quarantine(shop.store, recipe.name, shop.run, files)
     get_run_logger().error("%s: reports kept at %s", recipe.name, shop.store.url(prefix))
@@ -116,12 +130,27 @@ def _tell_drift(release: Release) -> None:
             get_run_logger().warning("%s: %s: %s", release.source.recipe.name, label, flag)
 
 
+def show_diagnoses(recipe: Recipe, diagnoses: tuple[Diagnosis, ...]) -> None:
+    """Show in Prefect what went wrong, where anything did."""
+    if diagnoses:
+        create_markdown_artifact(
+            diagnosis_markdown(diagnoses),
+            key=f"diagnosis-{recipe.name}",
+            description=f"What went wrong with {recipe.name}",
+        )
+
+
 def _files(release: Release) -> dict[str, Path]:
     """Return the release's files on this disk, by their paths below the release."""
     shop = workshop()
     trees = {
         each.verified.artifact.format.folder: each.verified.artifact.tree
         for each in release.candidates
+    }
+    trees |= {
+        each.folder: each.verified.artifact.tree
+        for each in release.variants
+        if each.released and each.verified
     }
     trees |= {
         "golden/inputs": release.reference.inputs,
@@ -139,6 +168,11 @@ def _reports(release: Release, folder: Path) -> dict[str, Path]:
     texts = {
         f"{each.verified.artifact.format.folder}.json": each.parity.model_dump_json(indent=2)
         for each in release.candidates
+    }
+    texts |= {
+        f"{each.folder}.json": each.parity.model_dump_json(indent=2)
+        for each in release.variants
+        if each.released and each.parity
     }
     reports = tuple(each.parity for each in release.candidates)
     texts["report.html"] = parity_html(
@@ -171,6 +205,7 @@ def _manifest(
         probes=release.reference.probes,
         replay=release.reference.replay,
         formats=tuple(map(_published_format, release.candidates)),
+        variants=tuple(map(published_variant, release.variants)),
         files=files,
         costs=_costs(release),
         tools=tool_versions(),
@@ -197,6 +232,7 @@ def _published_format(candidate: Candidate) -> PublishedFormat:
         parity_summary=candidate.parity.summary(),
         drift=candidate.drift,
         notes=candidate.notes,
+        skipped=candidate.skipped,
     )
 
 
@@ -209,4 +245,6 @@ def _costs(release: Release) -> dict[str, Cost]:
             f"verify {folder}": each.verify_cost,
             f"parity {folder}": each.parity_cost,
         }
+    for variant in release.variants:
+        costs |= {f"{stage} {variant.folder}": cost for stage, cost in variant.costs.items()}
     return costs

@@ -57,6 +57,11 @@ class Workshop:
         """The key prefix of this run's working files, with a slash at its end."""
         return f"{WORK}/{self.run}/"
 
+    @property
+    def folder(self) -> Path:
+        """The run's own folder, which goes when the run ends."""
+        return self._folder
+
     def new_folder(self, name: str) -> Path:
         """Return a new empty folder; it goes when the run ends."""
         return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self._folder))

@@ -9,6 +9,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 
 from tasks.domain.errors import ReleaseError
+from tasks.domain.waivers import expired, today_in_utc
 from tasks.fingerprint import fingerprint_of
 from tasks.settings import store_settings
 from tasks.storage import standing as in_store
@@ -16,6 +17,7 @@ from tasks.storage.s3 import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import date
 
     from tasks.domain.recipe import Recipe
     from tasks.domain.release import Standing
@@ -52,15 +54,21 @@ def compare_with_latest(recipe: Recipe, asked: str = "") -> Standing:
     return found
 
 
-def find_up_to_date(recipes: Sequence[Recipe]) -> dict[str, Standing]:
+def find_up_to_date(recipes: Sequence[Recipe], today: date | None = None) -> dict[str, Standing]:
     """Return how each model stands that is up to date, by name, asking for several at once.
 
     A model about which the store, or its recipe, gives an error is not among them: its own
-    run will meet the error and say it.
+    run will meet the error and say it. Nor is one with a waiver that has expired.
+
+    Args:
+        recipes: Of which models.
+        today: The day by which waivers expire; absent: today's in UTC.
     """
-    store = open_store(store_settings())
+    store, day = open_store(store_settings()), today or today_in_utc()
 
     def ask(recipe: Recipe) -> Standing | None:
+        if expired(recipe.waivers, day):
+            return None
         try:
             return in_store.standing(store, recipe.name, fingerprint_of(recipe))
         except ReleaseError:

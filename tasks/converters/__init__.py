@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from tasks.domain.artifact import ModelFormat
 from tasks.domain.errors import ConfigurationError
+from tasks.domain.passes import PassRun
 from tasks.domain.recipe import Recipe
 from tasks.domain.value import Value
 from tasks.isolation import Family
@@ -37,6 +38,8 @@ class ConvertRequest(Value):
     """Folder of the model to convert: the source model's, or an ONNX model's."""
     folder: Path
     """Empty folder for the converted model."""
+    passes: tuple[str, ...] | None = None
+    """Which of the converter's own optimising passes to run; None: all, (): the raw export."""
 
 
 class ConvertReply(Value):
@@ -44,6 +47,8 @@ class ConvertReply(Value):
 
     notes: tuple[str, ...] = ()
     """What a reader of the manifest should know, such as an opset that was not honoured."""
+    passes: tuple[PassRun, ...] = ()
+    """Each pass that was asked for, in the order in which they run."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,24 @@ class Converter:
     """Where ``tools`` are installed, if not where everything is."""
     opsets: range = range(1, 1_000)
     """The opsets that it can write; it is not tried for others. Of no meaning for SavedModels."""
+    passes: tuple[str, ...] = ()
+    """Its own optimising steps that can be left out, in the order in which they run."""
+
+    def chosen(self, request: ConvertRequest) -> tuple[str, ...]:
+        """Return the passes that ``request`` asks for, in order.
+
+        Raises:
+            ConfigurationError: It names one that the converter does not have.
+        """
+        if request.passes is None:
+            return self.passes
+        if unknown := [name for name in request.passes if name not in self.passes]:
+            message = (
+                f"{request.recipe.name}: {self.name}: no pass '{unknown[0]}' (expected among: "
+                f"{', '.join(self.passes) or 'none'})."
+            )
+            raise ConfigurationError(message)
+        return tuple(name for name in self.passes if name in request.passes)
 
     def refusal(self, recipe: Recipe) -> str | None:
         """Say why it need not be tried for ``recipe``; None if it is worth a try."""

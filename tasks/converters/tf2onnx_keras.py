@@ -6,7 +6,7 @@ from tasks.converters import Converter, ConvertReply, ConvertRequest
 from tasks.domain.artifact import ModelFormat
 from tasks.isolation import Family
 from tasks.runners.keras_runner import MODEL_FILE, as_function, load_model
-from tasks.tf2onnx_lean.convert import OPSETS, check_opset, convert_function
+from tasks.tf2onnx_lean.convert import OPSETS, PASSES, check_opset, convert_function
 
 CONVERTER = Converter(
     name="tf2onnx-keras",
@@ -18,6 +18,7 @@ CONVERTER = Converter(
     opsets=OPSETS,
     tools=("tf2onnx",),
     code=("tasks.tf2onnx_lean",),
+    passes=PASSES,
 )
 
 
@@ -32,4 +33,6 @@ def convert(request: ConvertRequest) -> ConvertReply:
     model = load_model(request.source / MODEL_FILE)
     function = as_function(model, request.recipe)
     path = request.folder / "model.onnx"
-    return ConvertReply(notes=convert_function(model, function, request.recipe, path))
+    passes = CONVERTER.chosen(request)
+    converted = convert_function(model, function, request.recipe, path, passes=passes)
+    return ConvertReply(notes=converted.notes, passes=converted.passes)

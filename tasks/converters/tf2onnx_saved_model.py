@@ -9,7 +9,7 @@ from tasks.domain.artifact import ModelFormat
 from tasks.domain.errors import ExportError, SignatureMismatchError
 from tasks.domain.recipe import SavedModelFolder
 from tasks.isolation import Family
-from tasks.tf2onnx_lean.convert import OPSETS, check_opset, convert_function
+from tasks.tf2onnx_lean.convert import OPSETS, PASSES, check_opset, convert_function
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,6 +31,7 @@ CONVERTER = Converter(
     opsets=OPSETS,
     tools=("tf2onnx",),
     code=("tasks.tf2onnx_lean",),
+    passes=PASSES,
 )
 
 
@@ -45,7 +46,9 @@ def convert(request: ConvertRequest) -> ConvertReply:
     model, signature = _load(request)
     function = _as_function(signature, request.recipe)
     path = request.folder / "model.onnx"
-    return ConvertReply(notes=convert_function(model, function, request.recipe, path))
+    passes = CONVERTER.chosen(request)
+    converted = convert_function(model, function, request.recipe, path, passes=passes)
+    return ConvertReply(notes=converted.notes, passes=converted.passes)
 
 
 def _load(request: ConvertRequest) -> tuple[Trackable, ConcreteFunction]:

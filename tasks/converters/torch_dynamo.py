@@ -6,7 +6,14 @@ import shutil
 from importlib import metadata
 from typing import Any
 
-from tasks.converters import Converter, ConvertReply, ConvertRequest, onnx_weights, torch_exporting
+from tasks.converters import (
+    Converter,
+    ConvertReply,
+    ConvertRequest,
+    onnx_weights,
+    torch_exporting,
+    torch_passes,
+)
 from tasks.converters.torch_exporting import Export
 from tasks.domain.artifact import ModelFormat
 from tasks.domain.errors import ExportError
@@ -28,6 +35,7 @@ CONVERTER = Converter(
     summary="torch.onnx.export(dynamo=True): a symbolic capture, opset 18 or later",
     opsets=range(_LOWEST_OPSET, 27),
     tools=("onnxscript", "onnx-ir"),
+    passes=torch_passes.PASSES,
 )
 
 _WRONG_ONNXSCRIPT = {"0.5.4", "0.5.5", "0.5.6"}
@@ -54,8 +62,10 @@ def convert(request: ConvertRequest) -> ConvertReply:
             f"(the recipe asks for {recipe.opset}). Use torch-torchscript."
         )
         raise ExportError(message)
-    _write(_program(recipe, torch_exporting.prepare(request)), request)
-    return ConvertReply()
+    program = _program(recipe, torch_exporting.prepare(request))
+    passes = torch_passes.optimise(program, CONVERTER.chosen(request))
+    _write(program, request)
+    return ConvertReply(passes=passes)
 
 
 def refuse_onnxscript(version: str) -> None:
@@ -85,6 +95,7 @@ def _program(recipe: Recipe, export: Export) -> Any:  # noqa: ANN401 - torch.onn
             export.inputs,
             dynamo=True,
             verbose=False,
+            optimize=False,  # by ``torch_passes``, one step at a time
             opset_version=recipe.opset,
             input_names=export.input_names,
             output_names=export.output_names,

@@ -11,6 +11,7 @@ from tasks.converters.onnx_weights import MODEL
 from tasks.converters.torch_exporting import Export
 from tasks.domain.artifact import ModelFormat
 from tasks.domain.errors import ExportError
+from tasks.domain.passes import PassRun
 from tasks.domain.recipe import Recipe
 from tasks.isolation import Family
 
@@ -21,6 +22,7 @@ CONVERTER = Converter(
     family=Family.TORCH,
     rank=20,
     summary="torch.onnx.export(dynamo=False): a trace of one call, opset 9 or later",
+    passes=("constant-folding",),
 )
 
 
@@ -35,14 +37,19 @@ def convert(request: ConvertRequest) -> ConvertReply:
     scratch = request.folder / "torchscript"
     scratch.mkdir()
     try:
-        _trace(request.recipe, torch_exporting.prepare(request), scratch / MODEL)
+        chosen = CONVERTER.chosen(request)
+        export = torch_exporting.prepare(request)
+        _trace(request.recipe, export, scratch / MODEL, fold=bool(chosen))
         _write(request, scratch)
     finally:
         shutil.rmtree(scratch)
-    return ConvertReply()
+    stage = "exporter's optimisation"
+    return ConvertReply(
+        passes=tuple(PassRun(stage=stage, name=name, changed=None) for name in chosen)
+    )
 
 
-def _trace(recipe: Recipe, export: Export, path: Path) -> None:
+def _trace(recipe: Recipe, export: Export, path: Path, *, fold: bool) -> None:
     """Write the graph; above 2 GiB torch puts each weight into a file of its own beside it."""
     import torch
 
@@ -61,6 +68,7 @@ def _trace(recipe: Recipe, export: Export, path: Path) -> None:
                 export.inputs,
                 path,
                 dynamo=False,
+                do_constant_folding=fold,
                 opset_version=recipe.opset,
                 input_names=export.input_names,
                 output_names=export.output_names,

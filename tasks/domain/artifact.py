@@ -134,6 +134,13 @@ class ModelArtifact(Value):
     signature: ModelSignature
     """What the recipe declares; ``verify`` holds the files to it."""
     tree: StoredTree
+    variant: str = ""
+    """``float16`` and the like; empty: the model itself."""
+
+    @property
+    def folder(self) -> str:
+        """Its folder within a release."""
+        return f"{self.format.folder}-{self.variant}" if self.variant else self.format.folder
 
 
 class Cost(Value):
@@ -151,6 +158,8 @@ class Attempt(Value):
     succeeded: bool
     reason: str
     """Why it won, or why it did not."""
+    diagnosis: str = ""
+    """Where its answers went wrong, in words, where they did."""
     cost: Cost = Cost()
 
 

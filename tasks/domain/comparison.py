@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
-from tasks.domain.parity import ErrorSpread, OutputParity, ProbeParity, RankAgreement
-from tasks.domain.profiles import tolerance_for
-from tasks.domain.ranking import compare_ranks, tied_labels
+from tasks.domain.labels import Scores, compare_labels
+from tasks.domain.noise import Held, OwnNoise, Truth, compare_noise, lost_rows, own_noise
+from tasks.domain.non_finite import map_non_finite
+from tasks.domain.parity import (
+    ErrorSpread,
+    FaultKind,
+    HeldTo,
+    NoiseParity,
+    NonFiniteMap,
+    OutputParity,
+    ProbeParity,
+    RankAgreement,
+    RowError,
+)
+from tasks.domain.profiles import NOISE_DECIDES, tolerance_for
+from tasks.domain.ranking import compare_ranks
 from tasks.domain.spread import measure
-from tasks.domain.wording import number_problems, rank_problems
+from tasks.domain.wording import noise_problems, number_problems, rank_problems
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,27 +36,40 @@ if TYPE_CHECKING:
     Array = NDArray[np.generic]
     Answers = Mapping[str, Array]
 
+Problem: TypeAlias = "tuple[FaultKind, str]"
+"""What kind of fault it is, and the fault in words."""
+
 _RANKED = ("logits", "probabilities")
-
-
-class Scores(NamedTuple):
-    """The reference's scores, by which a differing label may prove to be a tie."""
-
-    values: NDArray[np.generic]
-    """Shape (rows, classes)."""
-    tolerance: Tolerance
 
 
 class _Finding(NamedTuple):
     """What comparing the elements of one output found; ``problems`` are in words."""
 
-    problems: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
     mismatched: int = 0
     non_finite_mismatched: int = 0
     non_finite_agreed: int = 0
     label_ties: int = 0
     errors: ErrorSpread | None = None
     ranks: RankAgreement | None = None
+    noise: NoiseParity | None = None
+    non_finite: NonFiniteMap | None = None
+    worst_rows: tuple[RowError, ...] = ()
+
+
+class Limits(NamedTuple):
+    """What one output of one probe is held to."""
+
+    tolerance: Tolerance
+    """How far each element may stray from the reference's float32."""
+    own: OwnNoise | None = None
+    """The reference's own noise, where it answered in float64."""
+    gated: bool = False
+    """Whether the noise decides."""
+    tie: Tolerance | None = None
+    """How close scores tie; absent: as ``tolerance``."""
+    unjudged: tuple[int, ...] = ()
+    """Rows in which the reference's numbers say nothing."""
 
 
 def compare_probe(
@@ -52,8 +78,13 @@ def compare_probe(
     reference: Answers,
     candidate: Answers,
     profile: ProfileName,
+    truth: Truth | Held | None = None,
 ) -> ProbeParity:
     """Compare the answers to one probe, output by output.
+
+    Where the reference answered in float64 too, the noise floor decides for the numbers of those
+    rows: ``tasks.domain.noise``. The profile's tolerance is then widened, if need be, so that
+    what keeps within the noise keeps within it.
 
     An output that the recipe declares and one side lacks fails, as does one that the candidate
     adds. Rows are those of the reference's answers.
@@ -64,16 +95,18 @@ def compare_probe(
         reference: The source framework's answers, by output name, first axis the rows.
         candidate: The candidate's.
         profile: How far numbers may stray.
+        truth: The source's answers in float64, where it gave any, or what a release was held to
+            when there were some.
     """
     compared = []
     for spec in outputs:
         if spec.name not in reference or spec.name not in candidate:
             compared.append(_missing(spec, reference))
             continue
-        tolerance = tolerance_for(profile, spec, probe)
-        scores = find_scores(outputs, reference, profile)
+        limits = _limits(spec, reference, profile, probe, truth)
+        scores = find_scores(outputs, reference, profile, truth)
         compared.append(
-            compare_output(spec, reference[spec.name], candidate[spec.name], tolerance, scores)
+            compare_output(spec, reference[spec.name], candidate[spec.name], limits, scores)
         )
     declared = {spec.name for spec in outputs}
     extra = [_extra(name, candidate[name]) for name in candidate if name not in declared]
@@ -85,7 +118,7 @@ def compare_output(
     spec: OutputSpec,
     reference: Array,
     candidate: Array,
-    tolerance: Tolerance,
+    limits: Tolerance | Limits,
     scores: Scores | None = None,
 ) -> OutputParity:
     """Compare one output.
@@ -98,17 +131,19 @@ def compare_output(
         spec: What the recipe declares; its role says what else is compared.
         reference: The source framework's answer, first axis the rows.
         candidate: The candidate's.
-        tolerance: How far each element may stray.
+        limits: How far each element may stray, and what the reference's own noise is.
         scores: By which differing labels may prove to be ties.
     """
+    held = limits if isinstance(limits, Limits) else Limits(limits)
     problems = [*_shape_problems(spec, reference, candidate), *_dtype_problems(spec, candidate)]
     comparable = reference.shape == candidate.shape and reference.size > 0
     finding = _Finding(mismatched=max(reference.size, candidate.size))
     if comparable and _is_text(reference) != _is_text(candidate):
-        problems.append(f"text cannot be compared with numbers ({_name(candidate)})")
+        problems.append(("dtype", f"text cannot be compared with numbers ({_name(candidate)})"))
     elif comparable:
-        finding = _compare_elements(spec, reference, candidate, tolerance, scores)
-    reason = "; ".join((*problems, *finding.problems))
+        finding = _compare_elements(spec, reference, candidate, held, scores)
+    found = (*problems, *finding.problems)
+    reason = "; ".join(words for _, words in found)
     return OutputParity(
         name=spec.name,
         passed=not reason,
@@ -118,29 +153,41 @@ def compare_output(
         dtype=_name(candidate),
         expected_dtype=spec.dtype,
         total=max(reference.size, candidate.size),
-        tolerance=None if _is_exact(spec, reference, candidate) else tolerance,
+        tolerance=None if _is_exact(spec, reference, candidate) else held.tolerance,
         mismatched=finding.mismatched,
         non_finite_mismatched=finding.non_finite_mismatched,
         non_finite_agreed=finding.non_finite_agreed,
         label_ties=finding.label_ties,
         errors=finding.errors,
         ranks=finding.ranks,
+        noise=finding.noise,
+        unjudged=held.unjudged,
+        faults=tuple(dict.fromkeys(kind for kind, _ in found)),
+        non_finite=finding.non_finite,
+        worst_rows=finding.worst_rows,
     )
 
 
 def find_scores(
-    outputs: Sequence[OutputSpec], reference: Answers, profile: ProfileName
+    outputs: Sequence[OutputSpec],
+    reference: Answers,
+    profile: ProfileName,
+    truth: Truth | Held | None = None,
 ) -> Scores | None:
     """Return the first output that scores classes, if any does."""
     for spec in outputs:
         values = reference.get(spec.name)
         if spec.role in _RANKED and values is not None and _is_table(values):
-            return Scores(values, tolerance_for(profile, spec))
+            limits = _limits(spec, reference, profile, "", truth)
+            return Scores(values, limits.tie or limits.tolerance)
     return None
 
 
 def discriminating_outputs(
-    outputs: Sequence[OutputSpec], reference: Answers, profile: ProfileName
+    outputs: Sequence[OutputSpec],
+    reference: Answers,
+    profile: ProfileName,
+    truth: Truth | Held | None = None,
 ) -> frozenset[str]:
     """Return the outputs by which a model that answers other rows would be noticed.
 
@@ -148,9 +195,31 @@ def discriminating_outputs(
     comparison passes them, it proves nothing.
     """
     moved = {name: np.roll(each, 1, axis=0) for name, each in reference.items() if each.ndim}
-    result = compare_probe("moved", outputs, reference, moved, profile)
+    result = compare_probe("moved", outputs, reference, moved, profile, truth)
     noticed = {each.name for each in result.outputs if each.mismatched}
     return frozenset(noticed & {spec.name for spec in outputs} & moved.keys())
+
+
+def _limits(
+    spec: OutputSpec,
+    reference: Answers,
+    profile: ProfileName,
+    probe: str,
+    truth: Truth | Held | None,
+) -> Limits:
+    tolerance = tolerance_for(profile, spec, probe)
+    if isinstance(truth, Held):
+        held = truth.outputs.get(spec.name, HeldTo(tolerance=tolerance))
+        return Limits(held.tolerance, unjudged=held.unjudged)
+    own = own_noise(truth, spec.name, reference[spec.name])
+    lost = lost_rows(truth, spec.name, reference[spec.name])
+    if own is None or not own.gates or profile not in NOISE_DECIDES:
+        return Limits(tolerance, own, unjudged=lost)
+    limit = own.widened(tolerance)
+    whole = len(own.rows) == len(reference[spec.name])
+    # scores of rows that float64 did not answer may be noisier than of those that it did
+    tie = own.widened(tolerance.model_copy(update={"rtol": 0.0, "scale": 0.0})) if whole else None
+    return Limits(limit, own, gated=True, tie=tie, unjudged=lost)
 
 
 def _missing(spec: OutputSpec, reference: Answers) -> OutputParity:
@@ -167,6 +236,7 @@ def _missing(spec: OutputSpec, reference: Answers) -> OutputParity:
         expected_dtype=spec.dtype,
         total=total,
         mismatched=total,
+        faults=("missing",),
     )
 
 
@@ -181,25 +251,28 @@ def _extra(name: str, candidate: Array) -> OutputParity:
         expected_dtype="",
         total=candidate.size,
         mismatched=candidate.size,
+        faults=("missing",),
     )
 
 
-def _shape_problems(spec: OutputSpec, reference: Array, candidate: Array) -> list[str]:
+def _shape_problems(spec: OutputSpec, reference: Array, candidate: Array) -> list[Problem]:
     if not reference.size:
-        return [f"there is nothing to compare: the reference's shape is {reference.shape}"]
+        words = f"there is nothing to compare: the reference's shape is {reference.shape}"
+        return [("shape", words)]
     if reference.shape != candidate.shape:
-        return [f"shape (expected {reference.shape}, got {candidate.shape})"]
+        return [("shape", f"shape (expected {reference.shape}, got {candidate.shape})")]
     fixed = len(spec.shape) == candidate.ndim and all(
         isinstance(dim, str) or dim == size
         for dim, size in zip(spec.shape, candidate.shape, strict=True)
     )
     declared = f"[{', '.join(map(str, spec.shape))}]"
-    return [] if fixed else [f"shape (the recipe declares {declared}, both give {candidate.shape})"]
+    words = f"shape (the recipe declares {declared}, both give {candidate.shape})"
+    return [] if fixed else [("shape", words)]
 
 
-def _dtype_problems(spec: OutputSpec, candidate: Array) -> list[str]:
+def _dtype_problems(spec: OutputSpec, candidate: Array) -> list[Problem]:
     got = _name(candidate)
-    return [] if got == spec.dtype else [f"dtype (expected {spec.dtype}, got {got})"]
+    return [] if got == spec.dtype else [("dtype", f"dtype (expected {spec.dtype}, got {got})")]
 
 
 def _name(array: Array) -> str:
@@ -218,55 +291,50 @@ def _is_exact(spec: OutputSpec, reference: Array, candidate: Array) -> bool:
     return spec.role == "labels" or "f" not in (reference.dtype.kind, candidate.dtype.kind)
 
 
+def _judged(reference: Array, candidate: Array, unjudged: tuple[int, ...]) -> Array:
+    """Return the candidate's answer, with the reference's own numbers where none are judged.
+
+    What is NaN or infinite on either side stays.
+    """
+    if not unjudged:
+        return candidate
+    rows, judged = list(unjudged), candidate.copy()
+    finite = np.isfinite(reference[rows]) & np.isfinite(candidate[rows])
+    judged[rows] = np.where(finite, reference[rows], candidate[rows])
+    return judged
+
+
 def _compare_elements(
     spec: OutputSpec,
     reference: Array,
     candidate: Array,
-    tolerance: Tolerance,
+    held: Limits,
     scores: Scores | None,
 ) -> _Finding:
     if _is_exact(spec, reference, candidate):
-        return _compare_labels(spec, reference, candidate, scores)
-    stray = measure(reference, candidate, tolerance)
+        by = scores if spec.role == "labels" else None
+        problems, mismatched, ties = compare_labels(reference, candidate, by)
+        return _Finding(problems, mismatched, label_ties=ties)
+    judged = _judged(reference, candidate, held.unjudged)
+    stray = measure(reference, judged, held.tolerance)
+    noise = compare_noise(held.own, candidate, gated=held.gated) if held.own else None
     ranks = None
     if spec.role in _RANKED and _is_table(reference) and _is_table(candidate):
-        ranks = compare_ranks(reference, candidate, tolerance)
+        ranks = compare_ranks(reference, judged, held.tie or held.tolerance)
+    problems = (
+        *number_problems(stray, reference.size),
+        *noise_problems(noise),
+        *rank_problems(ranks),
+    )
+    beyond = stray.mismatched - stray.non_finite_mismatched
     return _Finding(
-        problems=(*number_problems(stray, reference.size), *rank_problems(ranks)),
-        mismatched=stray.mismatched,
+        problems=problems,
+        mismatched=stray.non_finite_mismatched + max(beyond, noise.mismatched if noise else 0),
         non_finite_mismatched=stray.non_finite_mismatched,
         non_finite_agreed=stray.non_finite_agreed,
         errors=stray.errors,
         ranks=ranks,
+        noise=noise,
+        non_finite=map_non_finite(reference, candidate),
+        worst_rows=stray.worst_rows,
     )
-
-
-def _compare_labels(
-    spec: OutputSpec, reference: Array, candidate: Array, scores: Scores | None
-) -> _Finding:
-    rows = reference.shape[0] if reference.ndim else 1
-    left, right = (_plain(each).reshape(rows, -1) for each in (reference, candidate))
-    differs = left != right
-    if left.dtype.kind == "f" and right.dtype.kind == "f":
-        differs &= ~(np.isnan(left) & np.isnan(right))
-    tied = np.zeros(rows, np.bool_)
-    if spec.role == "labels" and scores and left.shape == (len(scores.values), 1):
-        tied = tied_labels(left[:, 0], right[:, 0], scores.values, scores.tolerance)
-    wrong = differs & ~tied[:, None]
-    problems = []
-    if wrong.any():
-        row, element = np.unravel_index(int(wrong.argmax()), wrong.shape)
-        first = f"expected {left[row, element]!s:.40}, got {right[row, element]!s:.40}"
-        place = f"first at row {row}, element {element}: {first}"
-        problems = [f"{np.count_nonzero(wrong):,} of {wrong.size:,} differ ({place})"]
-    return _Finding(
-        problems=tuple(problems),
-        mismatched=int(np.count_nonzero(wrong)),
-        label_ties=int(np.count_nonzero(differs.any(axis=1) & tied)),
-    )
-
-
-def _plain(array: Array) -> Array:
-    if array.dtype.kind == "S":
-        return np.char.decode(array, "utf-8", "replace")  # type: ignore[arg-type]  # kind S is bytes
-    return array.astype(np.str_) if array.dtype.kind in "OT" else array

@@ -12,7 +12,9 @@ from tasks.domain.value import Value
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tasks.domain.parity import ParityReport
     from tasks.domain.release import Manifest, PublishedFormat
+    from tasks.domain.variants import PublishedVariant
 
 Topic: TypeAlias = Literal[
     "recipe", "source", "metrics", "formats", "opset", "operators", "parity", "files", "seconds",
@@ -93,6 +95,8 @@ def _facts(manifest: Manifest) -> Facts:
     facts |= {("metrics", name): value for name, value in manifest.metrics.items()}
     for each in manifest.formats:
         facts |= _format_facts(each)
+    for variant in manifest.variants:
+        facts |= _variant_facts(variant)
     facts |= {
         ("files", file.path): f"{file.size_bytes:,} bytes, sha256 {file.sha256[:12]}"
         for file in manifest.files
@@ -122,13 +126,36 @@ def _format_facts(published: PublishedFormat) -> Facts:
         facts[("opset", f"{folder} ir_version")] = onnx.ir_version
         facts |= {("opset", f"{folder} {name}"): number for name, number in onnx.opsets.items()}
         facts |= {("operators", f"{folder} {name}"): n for name, n in onnx.operators.items()}
-    for probe in published.parity.probes:
+    return facts | _parity_facts(folder, published.parity)
+
+
+def _parity_facts(folder: str, report: ParityReport) -> Facts:
+    facts: Facts = {}
+    for probe in report.probes:
         for output in probe.outputs:
             where = f"{folder} {probe.probe}/{output.name}"
             facts[("parity", f"{where} mismatched")] = output.mismatched
-            spread = output.errors.model_dump() if output.errors else {}
+            spread = output.errors.model_dump(exclude={"histogram"}) if output.errors else {}
+            noise = (
+                output.noise.model_dump(include={"ratio_max", "ratio_rms"}) if output.noise else {}
+            )
+            spread |= {f"noise {name}": value for name, value in noise.items()}
             facts |= {("parity", f"{where} {name}"): value for name, value in spread.items()}
     return facts
+
+
+def _variant_facts(variant: PublishedVariant) -> Facts:
+    name = f"{variant.parent.folder}-{variant.kind}"
+    facts: Facts = {
+        ("formats", f"{name} released"): variant.released,
+        ("formats", f"{name} size_bytes"): variant.size_bytes,
+        ("formats", f"{name} sha256"): variant.sha256,
+        ("formats", f"{name} time by its parent's"): variant.race.ratio if variant.race else None,
+    }
+    if variant.agreement:
+        facts[("metrics", f"{name} top-1 as the source")] = variant.agreement.top1_equal
+        facts[("metrics", f"{name} accuracy")] = variant.agreement.accuracy
+    return facts | (_parity_facts(name, variant.parity) if variant.parity else {})
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Scalar]]:  # noqa: ANN401 - JSON

@@ -10,6 +10,7 @@ ReleaseError
 │   ├── SignatureMismatchError      its inputs or outputs are not the declared ones
 │   └── SigningError                its release is not what the holder of the key signed
 ├── ParityError                 the candidate's answers stray from the reference
+├── VariantError                a variant that the recipe requires is not worth releasing
 ├── IsolationError              a child process did not answer
 │   ├── ChildCrashedError           it died of a signal, or left without an answer
 │   ├── MemoryLimitError            it took more memory than its limit
@@ -82,6 +83,10 @@ class SigningError(VerificationError):
 
 class ParityError(ReleaseError):
     """The candidate's outputs stray from the reference beyond the tolerance."""
+
+
+class VariantError(ReleaseError):
+    """A variant that the recipe requires could not be made, strays, or gains nothing."""
 
 
 class IsolationError(ReleaseError):

@@ -22,6 +22,8 @@ class Profile(NamedTuple):
     """
     constant_factor: float = 1
     """How many times further the answer to a constant input may stray."""
+    metric_budget: float = 0
+    """How much less the task's metric may be than the source's own, on the same rows."""
 
 
 # Outputs of magnitude below this are rounding dust of float32 sums. It is far below the
@@ -62,12 +64,39 @@ PROFILES: dict[ProfileName, Profile] = {
         base=Tolerance(rtol=5e-6, scale=1e-5, floor=_FLOOR),
         probabilities=Tolerance(rtol=5e-6, scale=1e-5, floor=_FLOOR),
     ),
+    # The unit roundoff of float16 is 2^-11 = 4.9e-4 and of bfloat16 2^-8 = 3.9e-3 (IEEE 754-2019,
+    # table 3.5; bfloat16 keeps 8 bits of float32's 24). Rounding weights and activations at each
+    # layer adds up to some ten of them of the row's largest; softmax turns that of a logit of
+    # magnitude 10 into ten times that of a probability. On constant inputs MobileNetV2 with its
+    # real weights uses 3.7 times the base in float16 and 4.0 times in bfloat16 (on real pictures
+    # 0.31 and 0.33 of it), for the reason above.
+    "float16": Profile(
+        base=Tolerance(rtol=5e-3, scale=1e-2, floor=_FLOOR),
+        probabilities=Tolerance(rtol=2e-2, scale=4e-2, floor=_FLOOR),
+        constant_factor=10,
+    ),
+    "bfloat16": Profile(
+        base=Tolerance(rtol=2e-2, scale=6e-2, floor=_FLOOR),
+        probabilities=Tolerance(rtol=5e-2, scale=1.2e-1, floor=_FLOOR),
+        constant_factor=10,
+    ),
+    # Eight bits over the calibrated range of each tensor: a step is 1/255 = 3.9e-3 of it, and
+    # values beyond the range saturate. What it does to the answers is the task metric's to say.
+    "int8": Profile(
+        base=Tolerance(rtol=5e-2, scale=2e-1, floor=_FLOOR),
+        probabilities=Tolerance(rtol=1e-1, scale=2.5e-1, floor=_FLOOR),
+        constant_factor=2,
+    ),
     # For models that move, count or round, and never add floats.
     "exact": Profile(
         base=Tolerance(rtol=0, scale=0, floor=0),
         probabilities=Tolerance(rtol=0, scale=0, floor=0),
     ),
 }
+
+
+NOISE_DECIDES: frozenset[ProfileName] = frozenset({"float32-conv", "float32-transformer", "trees"})
+"""Profiles of formats that compute in float32, so that float32's own noise is what to expect."""
 
 
 def tolerance_for(profile: ProfileName, output: OutputSpec, probe: str = "") -> Tolerance:

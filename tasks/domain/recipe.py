@@ -30,7 +30,10 @@ from tasks.domain.domains import (
     domain_fault,
 )
 from tasks.domain.parity import ProfileName
+from tasks.domain.passes import SimplifierPass
 from tasks.domain.value import Value
+from tasks.domain.variants import VariantSpec, variants_fault
+from tasks.domain.waivers import Waiver
 
 # --- where bytes come from ---------------------------------------------------------------
 
@@ -442,7 +445,14 @@ class Recipe(Value):
     """A number, or ``auto``: the highest that all of ``serve`` can read."""
     converters: dict[ModelFormat, tuple[str, ...]] = {}
     """Converters to try for a target, in order; absent: all that fit, in the table's order."""
+    simplify: tuple[SimplifierPass, ...] = ()
+    """Simplifying passes over the ONNX file, in order; one that changes answers is skipped."""
     parity: ParityPolicy = ParityPolicy()
+    waivers: tuple[Waiver, ...] = ()
+    """Comparisons that may fail until a day, with who answers for it; an expired one fails the
+    run."""
+    variants: tuple[VariantSpec, ...] = ()
+    """Smaller siblings of the ONNX model: ``float16``, ``bfloat16``, ``int8``, or with options."""
     device: Literal["cpu", "cuda", "both"] = "cpu"
     limits: Limits = Limits()
 
@@ -482,6 +492,18 @@ class Recipe(Value):
         return self
 
     @model_validator(mode="after")
+    def _waivers_name_outputs(self) -> Self:
+        known = [each.name for each in self.signature.outputs]
+        for i, each in enumerate(self.waivers):
+            if each.output is not None and each.output not in known:
+                message = (
+                    f"waivers.{i}.output: names no output (expected one of {', '.join(known)}, "
+                    f"got '{each.output}')"
+                )
+                raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
     def _images_are_preprocessed(self) -> Self:
         for each in self.signature.inputs:
             if isinstance(each.domain, Image) and not (each.layout and self.preprocessing):
@@ -490,6 +512,12 @@ class Recipe(Value):
                     "recipe's 'preprocessing'"
                 )
                 raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _variants_can_be_made(self) -> Self:
+        if fault := variants_fault(self.variants, real_data=self.parity.real is not None):
+            raise ValueError(fault)
         return self
 
     @model_validator(mode="after")

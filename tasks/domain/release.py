@@ -22,8 +22,10 @@ from tasks.domain.artifact import (
 from tasks.domain.drift import Drift, Replay
 from tasks.domain.fingerprint import Fingerprint
 from tasks.domain.parity import ParityReport
+from tasks.domain.passes import SkippedPass
 from tasks.domain.recipe import Recipe
 from tasks.domain.value import Value
+from tasks.domain.variants import PublishedVariant, VariantOutcome
 
 _CHANGES_SAID = 3
 
@@ -48,6 +50,15 @@ class ProbeInfo(Value):
     """Where the rows come from, in words."""
 
 
+class Float64(Value):
+    """What the source answers in float64, by which rounding is told from faults."""
+
+    words: str
+    """Who answered how many rows, or why none."""
+    answers: StoredTree | None = None
+    """``<probe>.npz`` each, with the numbers of the rows; they are not published."""
+
+
 class Reference(Value):
     """The probes, and what the source framework answers to them."""
 
@@ -60,6 +71,9 @@ class Reference(Value):
     replay: Replay | None = None
     """The last release's golden samples, answered again; None where nothing was released."""
     cost: Cost
+    float64: Float64 = Float64(words="")
+    labels: tuple[int | float | str, ...] = ()
+    """The true answers to the rows of the probe ``held-out``, where they are known."""
 
 
 class Candidate(Value):
@@ -74,6 +88,8 @@ class Candidate(Value):
     drift: Drift | None = None
     """How it compares with the last release; None where that has no such format."""
     notes: tuple[str, ...] = ()
+    skipped: tuple[SkippedPass, ...] = ()
+    """Optimising passes that would have changed its answers, or could not be run."""
     export_cost: Cost
     verify_cost: Cost
     parity_cost: Cost
@@ -123,6 +139,7 @@ class Release(Value):
     source: SourceModel
     reference: Reference
     candidates: tuple[Candidate, ...]
+    variants: tuple[VariantOutcome, ...] = ()
 
 
 class ReleaseFile(Value):
@@ -159,6 +176,8 @@ class PublishedFormat(Value):
     drift: Drift | None = None
     """How it compares with the release before."""
     notes: tuple[str, ...]
+    skipped: tuple[SkippedPass, ...] = ()
+    """Optimising passes that it was released without, and why."""
 
 
 class Signing(Value):
@@ -198,6 +217,8 @@ class Manifest(Value):
     replay: Replay | None = None
     """What became of the golden samples of the release before."""
     formats: tuple[PublishedFormat, ...]
+    variants: tuple[PublishedVariant, ...] = ()
+    """Each that the recipe asks for, those that were refused too."""
     files: tuple[ReleaseFile, ...]
     costs: dict[str, Cost]
     """By stage."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tasks.domain.parity import ErrorSpread
+from tasks.domain.parity import DECADES, ErrorSpread, RowError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _BLOCK_ELEMENTS = 1 << 18
 _REL_FLOOR = 1e-3
 _TAIL = 0.001
+_WORST_ROWS = 5
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Stray:
     non_finite_agreed: int
     worst: Worst | None
     first_non_finite: Worst | None
+    worst_rows: tuple[RowError, ...] = ()
 
 
 def measure(
@@ -93,7 +95,23 @@ def _scales(table: NDArray[np.generic]) -> Floats:
         block = np.abs(table[where].astype(np.float64))
         block[~np.isfinite(block)] = 0
         scales[where[0]] = np.maximum(scales[where[0]], block.max(axis=1, initial=0))
-    return scales
+    return np.maximum(scales, typical_magnitude(table))
+
+
+def typical_magnitude(table: NDArray[np.generic]) -> float:
+    """Return the median finite magnitude of a table of one column; 0 for wider ones.
+
+    A row of one number has no other element to set its scale, and a number that lies near zero
+    by chance, such as a decision between two classes, is a difference of larger ones.
+
+    Args:
+        table: Real numbers, shape (rows, elements).
+    """
+    if table.shape[1] != 1 or not len(table):
+        return 0.0
+    column = np.abs(table[:, 0].astype(np.float64))
+    finite = column[np.isfinite(column)]
+    return float(np.median(finite)) if len(finite) else 0.0
 
 
 def _share(part: Floats, whole: Floats) -> Floats:
@@ -117,6 +135,9 @@ class _Meter:
         self._sum = self._max_abs = self._max_rel = self._budget = 0.0
         self._worst: Worst | None = None
         self._first: Worst | None = None
+        # of each row: largest error, sum of squares, largest share, finite elements
+        self._rows = np.zeros((4, len(left)))
+        self._histogram = np.zeros(len(DECADES) + 2, np.int64)
 
     def add(self, where: tuple[slice, slice], left: Floats, right: Floats) -> None:
         finite = np.isfinite(left) & np.isfinite(right)
@@ -126,6 +147,7 @@ class _Meter:
         with np.errstate(over="ignore"):
             error = np.abs(right - left)
         self._count_errors(where, left, right, error)
+        self._count_decades(where, error, finite)
         self._finite += int(np.count_nonzero(finite))
         self._keep_tail(error[finite])
         one, two = (each[where[0], None] for each in self._units)
@@ -154,9 +176,41 @@ class _Meter:
             self._worst = _element(where, left, right, int(share.argmax()))
         self._budget = max(self._budget, largest)
         self._max_abs = max(self._max_abs, float(error.max()))
+        self._add_to_rows(where[0], error, share)
         relative = _share(error, np.maximum(np.abs(left), _REL_FLOOR * scales))
         self._max_rel = max(self._max_rel, float(relative.max()))
         self._sum += float(error.sum())
+
+    def _add_to_rows(self, rows: slice, error: Floats, share: Floats) -> None:
+        largest, squares, shares, _ = self._rows[:, rows]
+        np.maximum(largest, error.max(axis=1), out=largest)
+        np.maximum(shares, share.max(axis=1), out=shares)
+        with np.errstate(over="ignore"):
+            squares += (error * error).sum(axis=1)
+
+    def _count_decades(self, where: tuple[slice, slice], error: Floats, finite: Flags) -> None:
+        self._rows[3, where[0]] += finite.sum(axis=1)
+        relative = _share(error, self._scales[where[0], None])[finite]
+        exact = int(np.count_nonzero(relative == 0))
+        counts = np.bincount(
+            np.searchsorted(DECADES, relative, side="right") + 1, minlength=len(self._histogram)
+        )
+        counts[0], counts[1] = exact, counts[1] - exact
+        self._histogram += counts
+
+    def _worst_rows(self) -> tuple[RowError, ...]:
+        largest, squares, shares, finite = self._rows
+        order = np.argsort(-shares, kind="stable")[:_WORST_ROWS]
+        return tuple(
+            RowError(
+                row=int(i),
+                max_abs=float(largest[i]),
+                rmse=float(np.sqrt(squares[i] / max(1.0, finite[i]))),
+                budget=float(shares[i]),
+            )
+            for i in order
+            if largest[i] > 0
+        )
 
     def _keep_tail(self, error: Floats) -> None:
         """Keep the largest errors: all that the 99.9th percentile needs, exactly."""
@@ -191,6 +245,8 @@ class _Meter:
                 p999_abs=self._p999(),
                 cosine=self._cosine(),
                 budget=self._budget,
+                rmse=float(np.sqrt(self._rows[1].sum() / self._finite)),
+                histogram=tuple(map(int, self._histogram)),
             )
         return Stray(
             errors=errors,
@@ -199,6 +255,7 @@ class _Meter:
             non_finite_agreed=self._agreed,
             worst=self._worst,
             first_non_finite=self._first,
+            worst_rows=self._worst_rows(),
         )
 
 

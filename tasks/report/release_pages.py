@@ -20,8 +20,10 @@ from tasks.report.templates import template
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tasks.domain.artifact import VerifiedArtifact
+    from tasks.domain.parity import ParityReport
     from tasks.domain.recipe import ImagePreprocessing, InputSpec, Recipe
-    from tasks.domain.release import Candidate, Release, ReleaseFile
+    from tasks.domain.release import Release, ReleaseFile
 
 README, INDEX = "README.md", "index.html"
 _SAID_OF_SOURCE = ("model", "dataset", "network", "weights")
@@ -71,7 +73,14 @@ def _view(
         "command": "python example.py picture.jpg" if pictured else "python example.py",
         "snippet": extras.snippet,
         "fence": _fence(extras.snippet),
-        "formats": [_format(each) for each in release.candidates],
+        "formats": [
+            *(_format(each.verified, each.parity, each.converter) for each in release.candidates),
+            *(
+                _format(each.verified, each.parity, f"{each.kind} of {each.parent.label}")
+                for each in release.variants
+                if each.released and each.verified and each.parity
+            ),
+        ],
         "reference": release.reference,
         "since_last": since_last(release),
         "picture": extras.picture,
@@ -159,21 +168,21 @@ def _numbers(values: Sequence[float]) -> str:
     return ", ".join(f"{each:g}" for each in values)
 
 
-def _format(candidate: Candidate) -> dict[str, str]:
+def _format(verified: VerifiedArtifact, report: ParityReport, by: str) -> dict[str, str]:
     """Return one line of the parity table, and what the files are."""
-    artifact, report = candidate.verified.artifact, candidate.parity
+    artifact = verified.artifact
     outputs = [each for probe in report.probes for each in probe.outputs]
     errors = [each.errors.max_abs for each in outputs if each.errors]
     ranks = [each.ranks for each in outputs if each.ranks]
-    onnx = candidate.verified.onnx
+    onnx = verified.onnx
     return {
-        "label": artifact.format.label,
-        "folder": artifact.format.folder,
+        "label": f"{artifact.format.label} {artifact.variant}".strip(),
+        "folder": artifact.folder,
         "size": size(artifact.tree.size_bytes),
         "about": ", ".join(
             f"{name} {number}" for name, number in (onnx.opsets if onnx else {}).items()
         ),
-        "converter": candidate.converter,
+        "converter": by,
         "verdict": "equal" if report.passed else "differs",
         "rows": f"{sum(each.rows for each in report.probes)} of {len(report.probes)} probes",
         "max_abs": figure(max(errors)) if errors else "",

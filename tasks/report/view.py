@@ -6,14 +6,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tasks.report.chart import LEFT, TOTAL, WIDTH, charts
+from tasks.report.closeness import closeness
+from tasks.report.diagnosis import diagnosis_views
 from tasks.report.figures import seconds, share, size
 from tasks.report.parity_table import output_cells
 from tasks.report.since_last import since_last
+from tasks.report.variants_view import room_for, variant_nodes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tasks.domain.artifact import Cost, ModelFormat
+    from tasks.domain.diagnosis import Diagnosis
     from tasks.domain.parity import ParityReport, Tolerance
     from tasks.domain.recipe import Recipe
     from tasks.domain.release import Candidate, Release
@@ -43,6 +47,7 @@ def page_view(
     release: Release | None,
     failed: str,
     tools: Mapping[str, str],
+    diagnoses: Sequence[Diagnosis] = (),
 ) -> dict[str, Any]:
     """Return everything that the page's template names."""
     titles = _titles(reports)
@@ -54,6 +59,8 @@ def page_view(
         for reason in report.reasons()
         if not passed
     ]
+    variants = variant_nodes(release, _PITCH, 94 + 36 * len(recipe.targets))
+    geometry = {"left": LEFT, "width": WIDTH, "total": TOTAL, "pitch": _PITCH}
     return {
         "recipe": recipe,
         "passed": passed,
@@ -61,11 +68,15 @@ def page_view(
         "headline": _headline(recipe, tuple(latest.values()), passed=passed),
         "reasons": reasons,
         "constant": sorted({name for each in reports for name in each.constant_outputs}),
+        "diagnoses": diagnosis_views(diagnoses),
         "nodes": _nodes(recipe, reports, release),
         "titles": titles,
         "charts": charts(reports, titles),
-        "geometry": {"left": LEFT, "width": WIDTH, "total": TOTAL, "pitch": _PITCH},
+        "geometry": geometry | room_for(variants),
+        "variants": variants,
+        "close": closeness(reports, titles),
         "tables": _tables(reports, titles),
+        "matrices": [(t, each.matrix) for t, each in zip(titles, reports, strict=True)],
         "runtimes": [(t, each.runtime) for t, each in zip(titles, reports, strict=True)],
         "changes": release.standing.changes if release else (),
         "changed_since": release.standing.version if release else None,
@@ -101,9 +112,11 @@ def _headline(recipe: Recipe, reports: Sequence[ParityReport], *, passed: bool) 
     who = " and ".join(dict.fromkeys(each.candidate.label for each in reports))
     verb = "answer" if len(reports) > 1 else "answers"
     worst = share(max(each.budget for each in reports))
+    waived = sum(len(each.waived) for each in reports)
+    but = f", but for {waived} waived comparison{'s' * (waived > 1)}" if waived else ""
     return (
-        f"{who} {verb} as {source} does, on {rows} rows of {len(reports[0].probes)} probes; "
-        f"the worst element uses {worst} of its tolerance"
+        f"{who} {verb} as {source} does{but}, on {rows} rows of {len(reports[0].probes)} probes; "
+        f"the worst element uses {worst} of its limit"
     )
 
 
@@ -138,7 +151,8 @@ def _node(
         if onnx := candidate.verified.onnx:
             lines.append(f"opset {max(onnx.opsets.values())}, {onnx.parameters:,} weights")
     if report.passed:
-        verdict, says = "pass", f"equal, worst {share(report.budget)} of tolerance"
+        what = f"{len(report.waived)} waived, else equal" if report.waived else "equal"
+        verdict, says = "pass", f"{what}, worst {share(report.budget)} of tolerance"
     else:
         bad = sum(not probe.passed for probe in report.probes)
         verdict, says = "fail", f"differs in {bad} of {len(report.probes)} probes"
@@ -156,6 +170,7 @@ def _tables(reports: Sequence[ParityReport], titles: Sequence[str]) -> list[dict
                 {
                     "cells": output_cells(probe, output),
                     "passed": output.passed,
+                    "waived": output.waived is not None,
                     "reason": output.reason,
                 }
                 for probe in report.probes
@@ -211,7 +226,7 @@ def _attempts(release: Release | None) -> list[dict[str, Any]]:
             "format": candidate.verified.artifact.format.label,
             "converter": attempt.converter,
             "succeeded": attempt.succeeded,
-            "reason": attempt.reason,
+            "reason": "; ".join(filter(None, (attempt.reason, attempt.diagnosis))),
             "cost": seconds(attempt.cost.seconds) if attempt.cost.seconds else "",
         }
         for candidate in release.candidates
@@ -222,7 +237,10 @@ def _attempts(release: Release | None) -> list[dict[str, Any]]:
 def _checks(release: Release | None) -> list[tuple[str, tuple[str, ...]]]:
     candidates = release.candidates if release else ()
     return [
-        (each.verified.artifact.format.label, (*each.verified.checks, *each.notes))
+        (
+            each.verified.artifact.format.label,
+            (*each.verified.checks, *each.notes, *map(str, each.skipped)),
+        )
         for each in candidates
     ]
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from tasks.domain.diagnosis import Optimisation
     from tasks.domain.recipe import Recipe
 
 Device = Literal["cpu", "cuda"]
@@ -60,8 +61,14 @@ FAMILIES = {
 """In which family of processes each format is run."""
 
 
-def open_runner(recipe: Recipe, format_: ModelFormat, folder: Path, device: Device) -> Runner:
-    """Load the model in ``folder`` on ``device``.
+def open_runner(
+    recipe: Recipe,
+    format_: ModelFormat,
+    folder: Path,
+    device: Device,
+    optimisation: Optimisation = "all",
+) -> Runner:
+    """Load the model in ``folder`` on ``device``; ``optimisation`` is of meaning for ONNX alone.
 
     Raises:
         VerificationError: The files do not load as this format.
@@ -87,4 +94,4 @@ def open_runner(recipe: Recipe, format_: ModelFormat, folder: Path, device: Devi
         case ModelFormat.ONNX:
             from tasks.runners.onnxruntime_runner import OnnxruntimeRunner
 
-            return OnnxruntimeRunner.load(recipe, folder, device)
+            return OnnxruntimeRunner.load(recipe, folder, device, optimisation)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 
@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tasks.domain.artifact import DType
+    from tasks.domain.diagnosis import Optimisation
     from tasks.domain.recipe import Recipe
     from tasks.runners import Device
-
-Optimisation = Literal["all", "off"]
 
 Session: TypeAlias = Any
 """An ``onnxruntime.InferenceSession``; the package has no types."""
@@ -33,6 +32,11 @@ PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExec
 _PROVIDER_OPTIONS: dict[Device, dict[str, str]] = {"cpu": {}, "cuda": {"use_tf32": "0"}}
 """TF32, CUDA's default, keeps 10 bits of a float32's 23: no parity could be proven with it.
 Source: onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html."""
+_LEVELS: dict[Optimisation, str] = {
+    "off": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "all": "ORT_ENABLE_ALL",
+}
 _MOST_THREADS = 8
 """Small batches gain nothing beyond, and the other models of a run want cores too."""
 
@@ -97,7 +101,7 @@ def open_session(
         where: The first words of an error.
         model: The file.
         device: Where to run; nothing falls back.
-        optimisation: Whether ONNX Runtime may rewrite the graph.
+        optimisation: How far ONNX Runtime may rewrite the graph.
 
     Raises:
         ConfigurationError: ``device`` is not there.
@@ -108,8 +112,7 @@ def open_session(
     provider = check_available(device, onnxruntime.get_available_providers())
     options = onnxruntime.SessionOptions()
     levels = onnxruntime.GraphOptimizationLevel
-    wanted = levels.ORT_ENABLE_ALL if optimisation == "all" else levels.ORT_DISABLE_ALL
-    options.graph_optimization_level = wanted
+    options.graph_optimization_level = getattr(levels, _LEVELS[optimisation])
     options.intra_op_num_threads = thread_count()
     options.inter_op_num_threads = 1
     options.use_deterministic_compute = True

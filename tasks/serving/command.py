@@ -51,6 +51,8 @@ def _add_servers(parser: argparse.ArgumentParser) -> None:
             one.add_argument("--upload", action="store_true", help="put it into the bucket too")
         if name != "tfserving":
             one.add_argument("--max-batch-size", type=_positive, default=MAX_BATCH_SIZE)
+        if name == "triton":
+            one.add_argument("--variant", default="", help="serve this variant, such as int8")
         if name == "kserve":
             one.add_argument("--runtime", choices=("triton", "tfserving"), default="triton")
             one.add_argument("--storage-uri", help="name this URI, and upload nothing")
@@ -110,7 +112,7 @@ def _for_server(
 ) -> Layout:
     if server == "tfserving":
         return lay_out_tfserving(release, out)
-    return lay_out_triton(release, out, options.max_batch_size)
+    return lay_out_triton(release, out, options.max_batch_size, getattr(options, "variant", ""))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from tasks.domain.errors import ConfigurationError, DigestMismatchError
 from tasks.domain.release import ReleaseFile
 from tasks.domain.value import Value
-from tasks.serving.source import format_of
+from tasks.serving.source import folder_of
 from tasks.storage.digest import sha256_of
 
 if TYPE_CHECKING:
@@ -37,7 +37,9 @@ class Layout(Value):
     notes: tuple[str, ...] = ()
 
 
-def place(release: ReleaseSource, wanted: ModelFormat, folder: Path) -> tuple[ReleaseFile, ...]:
+def place(
+    release: ReleaseSource, wanted: ModelFormat, folder: Path, variant: str = ""
+) -> tuple[ReleaseFile, ...]:
     """Write the files of one format to ``folder``, which appears when all of them are right.
 
     A server that watches the parent sees no half of a version. Where the folder is there
@@ -47,11 +49,12 @@ def place(release: ReleaseSource, wanted: ModelFormat, folder: Path) -> tuple[Re
         The files by their paths below ``folder``, with the manifest's digests.
 
     Raises:
-        ConfigurationError: The release does not have the format, or ``folder`` is another thing.
+        ConfigurationError: The release does not have the format or the variant, or ``folder``
+            is another thing.
         DigestMismatchError: A file is not the one that the manifest names.
     """
     manifest = release.manifest
-    prefix = f"{format_of(manifest, wanted).folder}/"
+    prefix = f"{folder_of(manifest, wanted, variant)}/"
     files = [each for each in manifest.files if each.path.startswith(prefix)]
     placed = tuple(
         each.model_copy(update={"path": each.path.removeprefix(prefix)}) for each in files

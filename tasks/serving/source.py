@@ -126,3 +126,25 @@ def format_of(manifest: Manifest, wanted: ModelFormat) -> PublishedFormat:
         f"formats: {has}). Add '{wanted}' to the recipe's targets and release it anew."
     )
     raise ConfigurationError(message)
+
+
+def folder_of(manifest: Manifest, wanted: ModelFormat, variant: str = "") -> str:
+    """Return where a format, or a variant of it, stands below the release.
+
+    Raises:
+        ConfigurationError: The release does not have it.
+    """
+    if not variant:
+        return format_of(manifest, wanted).folder
+    found = [each for each in manifest.variants if each.parent is wanted]
+    has = ", ".join(each.kind for each in found if each.released) or "none"
+    for each in found:
+        if each.kind == variant and each.released:
+            return each.folder
+        if each.kind == variant:
+            has = f"{has}; it was refused: {each.reason}"
+    message = (
+        f"{manifest.model} version {manifest.version}: has no variant '{variant}' of "
+        f"{wanted.label} (expected one of: {has}). Add it to the recipe's 'variants'."
+    )
+    raise ConfigurationError(message)

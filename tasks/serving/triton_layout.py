@@ -40,7 +40,7 @@ _KINDS = {"cpu": "KIND_CPU", "cuda": "KIND_GPU", "both": "KIND_AUTO"}
 
 
 def lay_out_triton(
-    release: ReleaseSource, out: Path, max_batch_size: int = MAX_BATCH_SIZE
+    release: ReleaseSource, out: Path, max_batch_size: int = MAX_BATCH_SIZE, variant: str = ""
 ) -> Layout:
     """Write a release's ONNX model into the model repository ``out``.
 
@@ -48,10 +48,11 @@ def lay_out_triton(
         release: What to serve.
         out: The repository; it may hold other models, and other versions of this one.
         max_batch_size: The most rows that Triton may join into one call.
+        variant: Which variant of the ONNX model to serve; empty: that model itself.
 
     Raises:
-        ConfigurationError: The release has no ONNX model, or ``out`` holds another one of this
-            name, with another signature.
+        ConfigurationError: The release has no ONNX model or no such variant, or ``out`` holds
+            another one of this name, with another signature.
         DigestMismatchError: A file is not the one that the manifest names.
     """
     manifest = release.manifest
@@ -61,7 +62,7 @@ def lay_out_triton(
     documents = [config]
     if labels:
         documents.append(write_document(folder / LABELS, _lines(labels)))
-    placed = place(release, ModelFormat.ONNX, folder / version)
+    placed = place(release, ModelFormat.ONNX, folder / version, variant)
     return Layout(
         server="triton",
         model=manifest.model,

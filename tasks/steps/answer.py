@@ -12,6 +12,7 @@ from pydantic import NonNegativeFloat
 from tasks.arrays import load_arrays, save_arrays
 from tasks.child import report_progress
 from tasks.domain.artifact import ModelFormat
+from tasks.domain.diagnosis import Optimisation
 from tasks.domain.errors import ReleaseError, SignatureMismatchError, VerificationError
 from tasks.domain.recipe import Recipe
 from tasks.domain.value import Value
@@ -41,6 +42,8 @@ class AnswerRequest(Value):
     device: Device
     folder: Path
     """Empty folder for the answers, ``<probe>.npz`` each."""
+    optimisation: Optimisation = "all"
+    """How far ONNX Runtime may rewrite the graph."""
 
 
 class AnswerReply(Value):
@@ -64,7 +67,9 @@ def answer(request: AnswerRequest) -> AnswerReply:
     """
     where = f"{request.recipe.name}: {request.format.label}"
     try:
-        runner = open_runner(request.recipe, request.format, request.model, request.device)
+        runner = open_runner(
+            request.recipe, request.format, request.model, request.device, request.optimisation
+        )
     except ReleaseError:
         raise
     except Exception as error:

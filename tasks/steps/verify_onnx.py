@@ -11,10 +11,11 @@ import numpy as np
 from tasks.child import report_progress
 from tasks.domain.artifact import OnnxFacts, TensorSpec
 from tasks.domain.compatibility import check_fits, provider_notes
+from tasks.domain.diagnosis import Optimisation
 from tasks.domain.errors import SignatureMismatchError, VerificationError
 from tasks.domain.recipe import Recipe
 from tasks.domain.value import Value
-from tasks.runners.onnxruntime_runner import MODEL, Optimisation, open_session, run_session, short
+from tasks.runners.onnxruntime_runner import MODEL, open_session, run_session, short
 from tasks.steps.canonical import canonical_of
 from tasks.steps.draw import draw_inputs
 from tasks.steps.onnx_file import (

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.domain.errors import ExportError, SignatureMismatchError
+from tasks.domain.passes import PassRun
 from tasks.tf2onnx_lean.fold import fold
 from tasks.tf2onnx_lean.freeze import FrozenGraph, freeze
 from tasks.tf2onnx_lean.fuse import fuse
@@ -14,6 +16,7 @@ from tasks.tf2onnx_lean.operators import handlers
 from tasks.tf2onnx_lean.write import LARGEST_FILE, write_model
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from onnx import ModelProto
@@ -25,7 +28,34 @@ if TYPE_CHECKING:
 OPSETS = range(13, 19)
 """What tf2onnx 1.17 can write: below 13 axes are attributes, above 18 it refuses."""
 
+_OPTIMISERS = (
+    "optimize_transpose",
+    "remove_redundant_upsample",
+    "fold_constants",
+    "const_dequantize_optimizer",
+    "loop_optimizer",
+    "merge_duplication",
+    "reshape_optimizer",
+    "global_pool_optimizer",
+    "q_dq_optimizer",
+    "remove_identity",
+    "remove_back_to_back",
+    "einsum_optimizer",
+)
+"""tf2onnx's own, in its order. Source: tf2onnx 1.17, ``tf2onnx/optimizer/__init__.py``."""
+
+PASSES = (*_OPTIMISERS, "fold-weights", "fuse-scales")
+"""What can be left out: tf2onnx's optimisers, then ``fold`` and ``fuse`` of this package."""
+
 _log = logging.getLogger(__name__)
+
+
+class Converted(NamedTuple):
+    """What is to be told of a conversion."""
+
+    notes: tuple[str, ...]
+    """For the manifest."""
+    passes: tuple[PassRun, ...]
 
 
 def check_opset(recipe: Recipe) -> None:
@@ -48,7 +78,8 @@ def convert_function(
     recipe: Recipe,
     path: Path,
     largest_file: int = LARGEST_FILE,
-) -> tuple[str, ...]:
+    passes: Sequence[str] = PASSES,
+) -> Converted:
     """Write a concrete function to ``path`` as ONNX, with the recipe's interface.
 
     Args:
@@ -57,50 +88,85 @@ def convert_function(
         recipe: Names, shapes and opset.
         path: ``model.onnx``; large weights go to ``model.onnx.data`` beside it.
         largest_file: See ``write_model``.
-
-    Returns:
-        Notes for the manifest.
+        passes: Which of ``PASSES`` to run.
 
     Raises:
         ExportError: tf2onnx cannot express the function, or not in this opset.
         SignatureMismatchError: The graph contradicts the recipe.
     """
     check_opset(recipe)
+    job = _Job(owner, function, recipe, path, largest_file, passes)
     try:
-        _convert(owner, function, recipe, path, largest_file, lift=True)
+        ran = _convert(job, lift=True)
     except SignatureMismatchError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, the second way tells
         _log.warning("converting with weights outside the graph failed: %s", error)
     else:
-        return ()
+        return Converted((), ran)
     # Some of tf2onnx's rewriters (recurrent layers of Keras 2) want to see the weights.
     try:
-        _convert(owner, function, recipe, path, largest_file, lift=False)
+        ran = _convert(job, lift=False)
     except ValueError as error:
         raise ExportError(f"{recipe.name}: tf2onnx: {error}") from error
-    return ("tf2onnx had to see the weights of this model: it took the memory that it takes",)
+    note = "tf2onnx had to see the weights of this model: it took the memory that it takes"
+    return Converted((note,), ran)
 
 
-def _convert(
-    owner: Trackable,
-    function: ConcreteFunction,
-    recipe: Recipe,
-    path: Path,
-    largest_file: int,
-    *,
-    lift: bool,
-) -> None:
-    frozen = freeze(owner, function, lift=lift)
-    model = _to_onnx(frozen, recipe)
-    check_operators(model, recipe)
+class _Job(NamedTuple):
+    """What ``convert_function`` was called with."""
+
+    owner: Trackable
+    function: ConcreteFunction
+    recipe: Recipe
+    path: Path
+    largest_file: int
+    passes: Sequence[str]
+
+
+def _convert(job: _Job, *, lift: bool) -> tuple[PassRun, ...]:
+    frozen = freeze(job.owner, job.function, lift=lift)
+    changed = dict.fromkeys(job.passes, False)
+    model = _to_onnx(frozen, job.recipe, changed)
+    check_operators(model, job.recipe)
     weights = {each.name: each for each in frozen.weights}
-    weights = fuse(model.graph, fold(model.graph, weights))
-    show_interface(model, recipe)
-    write_model(model, weights, path, largest_file)
+    for name, rewrite in (("fold-weights", fold), ("fuse-scales", fuse)):
+        if name in changed:
+            before = len(model.graph.node)
+            weights = rewrite(model.graph, weights)
+            changed[name] = (
+                len(model.graph.node) != before
+            )  # each takes nodes away, or does nothing
+    show_interface(model, job.recipe)
+    write_model(model, weights, job.path, job.largest_file)
+    return tuple(
+        PassRun(stage="exporter's optimisation", name=name, changed=changed[name])
+        for name in PASSES
+        if name in changed
+    )
 
 
-def _to_onnx(frozen: FrozenGraph, recipe: Recipe) -> ModelProto:
+def _watched_optimisers(changed: dict[str, bool]) -> dict[str, Callable[[], Any]]:
+    """Return the chosen ones of tf2onnx's optimisers, each of which tells when it did something."""
+    from tf2onnx.optimizer import _get_optimizers
+
+    def watch(name: str, factory: Callable[[], Any]) -> Any:  # noqa: ANN401
+        optimiser = factory()
+        optimise = optimiser.optimize
+
+        def optimise_and_tell(graph: Any, iteration: int) -> Any:  # noqa: ANN401
+            optimised = optimise(graph, iteration)
+            changed[name] |= bool(optimiser.graph_been_opt)
+            return optimised
+
+        optimiser.optimize = optimise_and_tell
+        return optimiser
+
+    every = _get_optimizers().items()
+    return {name: partial(watch, name, factory) for name, factory in every if name in changed}
+
+
+def _to_onnx(frozen: FrozenGraph, recipe: Recipe, changed: dict[str, bool]) -> ModelProto:
     import tensorflow as tf
     from tf2onnx.convert import _convert_common
 
@@ -120,5 +186,6 @@ def _to_onnx(frozen: FrozenGraph, recipe: Recipe) -> ModelProto:
             tensors_to_rename=renamed | lifted,
             initialized_tables=frozen.tables,
             custom_op_handlers=handlers(),
+            optimizers=_watched_optimisers(changed),
         )
     return model

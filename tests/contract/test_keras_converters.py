@@ -17,6 +17,7 @@ from tasks.isolation import Call, Children, Family
 from tasks.runners.keras_runner import KerasRunner
 from tasks.sources import AcquireRequest
 from tasks.sources.keras_applications import acquire
+from tasks.tf2onnx_lean.convert import PASSES
 from tests.support import keras_nets as nets
 from tests.support.keras_nets import NetRequest, RunRequest
 
@@ -339,3 +340,30 @@ def test_a_whole_resnet50_takes_a_third_of_what_tf2onnx_takes(tmp_path: Path) ->
     answers = onnx_answers(request.folder / "model.onnx", inputs)
     assert strays(reference, answers) < 1e-5
     assert strays({name: each[::-1] for name, each in reference.items()}, answers) > 1e-2
+
+
+def test_each_pass_of_tf2onnx_is_told_and_can_be_left_out(
+    children: Children, tmp_path: Path
+) -> None:
+    recipe = recipe_of("cnn")
+    source = build(children, "cnn", tmp_path / "source")
+    inputs = rows(recipe)
+    reference = keras_answers(children, recipe, source, inputs)
+
+    replies = {}
+    for name, passes in (("all", None), ("raw", ())):
+        folder = tmp_path / name
+        folder.mkdir()
+        request = ConvertRequest(recipe=recipe, source=source, folder=folder, passes=passes)
+        replies[name] = children.call(nets.convert_net, request, call("export")).value.passes
+
+    assert [each.name for each in replies["all"]] == list(PASSES)
+    assert replies["raw"] == ()
+    changed = {each.name for each in replies["all"] if each.changed}
+    assert {"optimize_transpose", "fold-weights"} <= changed
+    assert "q_dq_optimizer" not in changed
+    raw, every = (onnx.load(tmp_path / name / "model.onnx") for name in ("raw", "all"))
+    assert len(raw.graph.node) > len(every.graph.node)
+    for name in ("raw", "all"):
+        answers = onnx_answers(tmp_path / name / "model.onnx", inputs)
+        assert strays(reference, answers) < 1e-5

@@ -102,7 +102,7 @@ def convert_with_external_data(request: ConvertRequest) -> ConvertReply:
     model = load_model(request.source / "model.keras")
     function = as_function(model, request.recipe)
     path = request.folder / "model.onnx"
-    notes = convert_function(model, function, request.recipe, path, largest_file=1_000)
+    notes = convert_function(model, function, request.recipe, path, largest_file=1_000).notes
     return ConvertReply(notes=notes)
 
 

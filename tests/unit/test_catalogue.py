@@ -132,7 +132,7 @@ def test_every_pattern_of_the_schema_has_words() -> None:
             "licence: MIT\nopsett: 17",
             "tiny.yaml:4: opsett: unknown field (got 17). Did you mean 'opset'? Fields here: name, "
             "description, tags, licence, source, signature, preprocessing, labels, targets, serve, "
-            "opset, converters, parity, device, limits.",
+            "opset, converters, simplify, parity, waivers, variants, device, limits.",
             id="unknown-field",
         ),
         pytest.param(
@@ -334,6 +334,26 @@ def test_every_pattern_of_the_schema_has_words() -> None:
             "licence: MIT\ntargets: [saved_model]",
             "tiny.yaml:4: targets: 'saved_model' is made from 'onnx', so list 'onnx' too.",
             id="validator-of-the-whole",
+        ),
+        pytest.param(
+            "licence: MIT",
+            "licence: MIT\nvariants: [float16, fp8]",
+            "tiny.yaml:4: variants[1].kind: expected one of 'float16', 'bfloat16', 'int8' "
+            "(got 'fp8').",
+            id="unknown-variant",
+        ),
+        pytest.param(
+            "licence: MIT",
+            "licence: MIT\nvariants: [int8]",
+            "tiny.yaml:4: variants: 'int8' is calibrated on real rows, and 'parity.real' names "
+            "none; name some there, or leave 'int8' out.",
+            id="int8-without-real-rows",
+        ),
+        pytest.param(
+            "licence: MIT",
+            "licence: MIT\nvariants: [{kind: float16, per_channel: true}]",
+            "tiny.yaml:4: variants[0].per_channel: unknown field (got true).",
+            id="option-of-another-variant",
         ),
         pytest.param(
             "name: tiny",

@@ -140,7 +140,7 @@ def test_the_program_prepares_a_picture_as_the_proof_did(
     functions: list[ast.stmt] = [each for each in body if isinstance(each, ast.FunctionDef)]
     exec(compile(ast.Module(functions, []), "readme", "exec"), names)
     row = names["preprocess"](tmp_path / "picture.png")
-    expected = picture_rows(made, (tmp_path / "picture.png",))
+    expected = picture_rows(made, (tmp_path / "picture.png",))[:1]  # the rest are views of it
     assert row.dtype == expected.dtype
     np.testing.assert_array_equal(row, expected)
 

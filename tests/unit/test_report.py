@@ -24,6 +24,7 @@ from tasks.domain.artifact import (
 )
 from tasks.domain.comparison import compare_probe
 from tasks.domain.fingerprint import Fingerprint
+from tasks.domain.matrix import Cell, Matrix
 from tasks.domain.parity import ParityReport
 from tasks.domain.profiles import PROFILES
 from tasks.domain.recipe import Recipe
@@ -205,7 +206,7 @@ def test_a_page_is_whole_and_fetches_nothing(kind: str) -> None:
 def test_every_picture_is_told_in_words_too(kind: str) -> None:
     pictures = re.findall(r"<svg.*?</svg>", PAGES[kind](), re.DOTALL)
 
-    assert len(pictures) == 2
+    assert len(pictures) == 3
     for picture in map(ET.fromstring, pictures):
         assert picture.get("role") == "img"
         assert len(picture.get("aria-label", "")) > 20
@@ -316,3 +317,34 @@ def test_importing_the_report_is_light() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.split() == []
+
+
+def with_matrix() -> ParityReport:
+    cells = (
+        Cell(runtime="ONNX Runtime", level="all", passed=True, words="equal", budget=0.25),
+        Cell(runtime="ONNX Runtime", level="basic", passed=False, words=HOSTILE, budget=3.0),
+        Cell(runtime="TFLite", passed=None, words="not run: not made"),
+    )
+    matrix = Matrix(probes=("random",), rows=4, cells=cells)
+    return report(ModelFormat.ONNX).model_copy(update={"matrix": matrix})
+
+
+def test_every_way_to_run_it_is_in_the_page_and_the_table() -> None:
+    page = parity_html(recipe(), (with_matrix(),))
+    table = parity_markdown(recipe(), (with_matrix(),))
+
+    assert "Every way to run it" in page
+    assert page.count("not run: not made") == 1
+    assert "<script>" not in page
+    assert "| TFLite |  | CPU |  |  | not run: not made |" in table
+    assert "| ONNX Runtime | all | CPU | pass |" in table
+    assert "| ONNX Runtime | basic | CPU | FAIL |" in table
+    assert "Every way to run it" not in parity_html(recipe(), (report(ModelFormat.ONNX),))
+
+
+def test_a_model_that_is_right_at_one_level_alone_does_not_pass() -> None:
+    compared = with_matrix()
+
+    assert all(each.passed for each in compared.probes)
+    assert not compared.passed
+    assert compared.reasons() == (f"ONNX Runtime, optimisation basic, CPU: {HOSTILE}",)

@@ -11,12 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tasks.domain.artifact import ModelFormat
-from tasks.domain.comparison import (
-    Scores,
-    compare_output,
-    compare_probe,
-    discriminating_outputs,
-)
+from tasks.domain.comparison import compare_output, compare_probe, discriminating_outputs
+from tasks.domain.labels import Scores
 from tasks.domain.parity import ParityReport, ProbeParity
 from tasks.domain.profiles import PROFILES, tolerance_for
 from tasks.domain.recipe import OutputSpec
@@ -137,7 +133,10 @@ def test_figures_are_numbers_and_survive_json(
 
     assert type(result).model_validate_json(result.model_dump_json()) == result
     assert result.errors
-    assert not np.isnan([*result.errors.model_dump().values()]).any()
+    assert not np.isnan([*result.errors.model_dump(exclude={"histogram"}).values()]).any()
+    assert sum(result.errors.histogram) == size - result.non_finite_agreed - (
+        result.non_finite_mismatched
+    )
 
 
 def test_plus_infinity_is_not_minus_infinity() -> None:

@@ -11,6 +11,7 @@ from tasks.domain.difference import Change, difference
 from tasks.domain.parity import ErrorSpread, OutputParity, ParityReport, ProbeParity, Tolerance
 from tasks.domain.release import Manifest, PublishedFormat, ReleaseFile
 from tasks.domain.tables import difference_rows
+from tasks.domain.variants import VariantOutcome, published_variant
 from tests.support.publisher import manifest_maker
 
 TOLERANCE = Tolerance(rtol=1e-4, scale=1e-5, floor=1e-7)
@@ -71,6 +72,20 @@ def manifest(version: int, **changes: Any) -> Manifest:
 def changes_of(before: Manifest, after: Manifest) -> dict[tuple[str, str], tuple[Any, Any]]:
     found = difference(before, after)
     return {(each.topic, each.name): (each.before, each.after) for each in found.changes}
+
+
+def test_what_became_of_a_variant_is_among_the_facts() -> None:
+    before, after = (
+        VariantOutcome(kind="int8", reason="", parent_bytes=10, released=released)
+        for released in (True, False)
+    )
+
+    found = changes_of(
+        manifest(1, variants=(published_variant(before),)),
+        manifest(2, variants=(published_variant(after),)),
+    )
+
+    assert found == {("formats", "onnx-int8 released"): (True, False)}
 
 
 def test_two_releases_that_are_alike_differ_in_nothing() -> None:

@@ -19,6 +19,7 @@ from tasks.domain.errors import (
     StorageError,
 )
 from tasks.domain.release import Manifest, PublishedFormat
+from tasks.domain.variants import VariantOutcome, published_variant
 from tasks.serving.command import main
 from tasks.serving.source import from_bucket, from_folder
 from tasks.serving.triton_layout import lay_out_triton
@@ -119,6 +120,32 @@ def test_triton_gets_the_released_bytes_with_the_weights_beside_the_model(
     ]
     for name in ("model.onnx", "model.onnx.data"):
         assert made[f"{released}/1/{name}"] == (files / "onnx" / name).read_bytes()
+
+
+def test_triton_gets_a_variant_where_one_is_asked_for(
+    store: S3Store, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (files / "onnx-int8").mkdir()
+    (files / "onnx-int8" / "model.onnx").write_bytes(b"smaller")
+    made = [
+        published_variant(
+            VariantOutcome(kind=kind, reason="strays", parent_bytes=9, released=kind == "int8")
+        )
+        for kind in ("int8", "float16")
+    ]
+
+    def with_variants(version: int, listed: tuple[ReleaseFile, ...]) -> Manifest:
+        plain = manifest_for("net-varied")(version, listed)
+        return plain.model_copy(update={"variants": tuple(made)})
+
+    publish(store, "net-varied", files_below(files), with_variants, owner="test")
+
+    code = main(["triton", "net-varied", "--variant", "int8", "--out", str(tmp_path / "r")])
+    refused = main(["triton", "net-varied", "--variant", "float16", "--out", str(tmp_path / "s")])
+
+    assert (code, refused) == (0, 1)
+    assert (tmp_path / "r/net-varied/1/model.onnx").read_bytes() == b"smaller"
+    assert "(expected one of: int8; it was refused: strays)" in capsys.readouterr().err
 
 
 def test_a_model_with_its_weights_beside_it_loads_from_tritons_folder(
