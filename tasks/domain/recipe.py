@@ -381,6 +381,9 @@ class ParityPolicy(Value):
     random_rows: PositiveInt = 8
     """Rows drawn from each input's domain."""
     real: RealData | None = None
+    search: Annotated[int, Field(ge=0, le=1024)] | None = None
+    """Structured rows that a property-based search adds; 0 for none; absent: 16, or 2 where a row
+    has more than 256 kB."""
 
 
 class Limits(Value):

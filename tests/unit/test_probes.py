@@ -194,6 +194,7 @@ def test_probes_hold_random_rows_and_the_edges_of_the_domain(tmp_path: Path) -> 
         "single-row": 1,
         "size-batch-3": 3,
         "size-batch-8": 8,
+        "search": 16,
     }
     edges = {name: set(probes[name]["x"].ravel().tolist()) for name in probes}
     assert (edges["zeros"], edges["ones"]) == ({0}, {1})
