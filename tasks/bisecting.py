@@ -47,6 +47,8 @@ class Case(Value):
     """Folder of ``<probe>.npz``."""
     answers: Path
     """Folder of the source's answers, likewise."""
+    float64: Path | None = None
+    """Folder of its answers in float64: a fault may show against them alone."""
 
 
 class Asked(Value):
@@ -58,6 +60,8 @@ class Asked(Value):
     """Folder of the probes, ``<probe>.npz`` each."""
     answers: Path
     """Folder of the source's answers, likewise."""
+    float64: Path | None = None
+    """Folder of its answers in float64, where it gave any."""
 
 
 def case_for(
@@ -86,6 +90,7 @@ def case_for(
         inputs=asked.inputs,
         reference=asked.answers,
         answers=answers,
+        float64=asked.float64,
         folder=folder,
     )
     cut = children.call(cut_rows, request, _call(recipe, Family.LIGHT)).value
@@ -96,6 +101,7 @@ def case_for(
         place=cut.rows.index(cut.worst),
         inputs=folder / "inputs",
         answers=folder / "answers",
+        float64=folder / "float64",
         checks_form=report is None,
     )
 
@@ -156,6 +162,7 @@ def judge(way: Way, case: Case, children: Children, scratch: Path) -> StageVerdi
             probes=(case.probe,),
             reference=case.answers,
             answers=answers,
+            float64=case.float64,
         )
         call = _call(case.recipe, Family.LIGHT)
         report = children.call(compare, request, call).value
