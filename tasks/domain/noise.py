@@ -51,6 +51,11 @@ CEILING = 1e-3
 over a tree's threshold or through a cast, or rounding grows without bound in it. What another
 runtime answers there says nothing, so the numbers of such rows are not judged."""
 
+FEW = 64
+"""Fewer elements than this may be close by chance. The ratio of two RMS errors of three elements
+each exceeds 5.4 in one comparison of a hundred (F distribution with 3 and 3 degrees of freedom),
+that of 64 exceeds 1.35."""
+
 _OUTLIER = 50.0
 """A row that strays this many times as far as the median row went another way too."""
 
@@ -69,6 +74,9 @@ class Truth(NamedTuple):
     """Likewise to inputs that are off by a rounding, from a source that computes wider than
     it answers. Who computes in float32 answers at best as for such inputs (backward error;
     Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 1.5)."""
+    least: Mapping[str, tuple[float, float]] = {}
+    """Largest and RMS error by output, from the other probes: of a few numbers, such as three
+    probabilities of one row, all may be rounded well by chance."""
 
 
 class Held(NamedTuple):
@@ -187,11 +195,12 @@ def own_noise(truth: Truth | None, name: str, reference: Array) -> OwnNoise | No
         return None
     squares = sum(float((errors[i] ** 2).sum()) for i in np.flatnonzero(kept))
     count = sum(errors[i].size for i in np.flatnonzero(kept))
+    least = truth.least.get(name, (0.0, 0.0)) if count < FEW else (0.0, 0.0)
     return OwnNoise(
         rows=truth.rows[kept],
         truth=right[kept],
-        largest=float(worst[kept].max()),
-        rms=float(np.sqrt(squares / max(1, count))),
+        largest=max(float(worst[kept].max()), least[0]),
+        rms=max(float(np.sqrt(squares / max(1, count))), least[1]),
         left_out=int(np.count_nonzero(~kept)),
         typical=typical,
     )
