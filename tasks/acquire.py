@@ -26,7 +26,7 @@ from tasks.storage.digest import sha256_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tasks.domain.recipe import Download
+    from tasks.domain.sources import Download
     from tasks.replay import LastGolden
 
 

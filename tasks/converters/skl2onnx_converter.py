@@ -14,7 +14,8 @@ from tasks.runners.sklearn_files import Estimator, last_step, load_estimator, me
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tasks.domain.recipe import InputSpec, OutputSpec, Recipe
+    from tasks.domain.recipe import Recipe
+    from tasks.domain.signature import InputSpec, OutputSpec
 
 CONVERTER = Converter(
     name="skl2onnx",

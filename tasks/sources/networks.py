@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from tasks.domain.errors import ConfigurationError, VerificationError
-from tasks.domain.recipe import Recipe, TorchProgram, TorchTraining, TorchvisionModel
+from tasks.domain.recipe import Recipe
+from tasks.domain.sources import TorchProgram, TorchTraining, TorchvisionModel
 
 WEIGHTS = "model.pt"
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from tasks.domain.domains import Image, Mask, OneHot, Tokens
-from tasks.domain.recipe import Choice, InputSpec, Range
+from tasks.domain.signature import Choice, InputSpec, Range
 from tasks.steps.axes import usual_sizes
 from tasks.steps.draw import as_declared, bounds, draw, mask_of, shape_for, tokens_of
 from tasks.steps.pictures import normalised

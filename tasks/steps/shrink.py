@@ -10,7 +10,8 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from tasks.arrays import load_arrays, save_arrays
 from tasks.domain.domains import Mask, OneHot, Tokens
-from tasks.domain.recipe import Range, Recipe
+from tasks.domain.recipe import Recipe
+from tasks.domain.signature import Range
 from tasks.domain.value import Value
 from tasks.steps.draw import bounds, draw_inputs, mask_of, tokens_of
 

@@ -14,7 +14,8 @@ from PIL import Image
 
 from tasks.arrays import load_arrays, save_arrays
 from tasks.domain.errors import ConfigurationError, SignatureMismatchError, VerificationError
-from tasks.domain.recipe import ImagePreprocessing, InputSpec, Recipe
+from tasks.domain.recipe import Recipe
+from tasks.domain.signature import ImagePreprocessing, InputSpec
 from tasks.domain.value import Value
 from tasks.isolation import Call, Family
 from tasks.steps.answer import answer_probe

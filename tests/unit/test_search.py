@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tasks.arrays import load_arrays
-from tasks.domain.recipe import Range
+from tasks.domain.signature import Range
 from tasks.fingerprint import fingerprint_of
 from tasks.isolation import Call, Children, Family
 from tasks.steps.probes import ProbesRequest, make_probes

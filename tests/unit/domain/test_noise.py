@@ -9,7 +9,7 @@ import pytest
 
 from tasks.domain.comparison import compare_probe
 from tasks.domain.noise import A_ROUNDING, Truth, lost_rows, own_noise
-from tasks.domain.recipe import OutputSpec
+from tasks.domain.signature import OutputSpec
 from tasks.domain.spread import row_scales, typical_magnitude
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from tasks.domain.comparison import compare_probe, discriminating_outputs
 from tasks.domain.noise import Truth
 from tasks.domain.parity import ParityReport
 from tasks.domain.profiles import PROFILES
-from tasks.domain.recipe import OutputSpec
+from tasks.domain.signature import OutputSpec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

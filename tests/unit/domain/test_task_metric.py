@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tasks.domain.comparison import compare_probe
-from tasks.domain.recipe import OutputSpec
+from tasks.domain.signature import OutputSpec
 from tasks.domain.task_metric import task_metric
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from tasks.domain.artifact import ModelFormat
 from tasks.domain.comparison import compare_probe
 from tasks.domain.parity import ParityReport, TaskMetric
 from tasks.domain.profiles import PROFILES
-from tasks.domain.recipe import OutputSpec
+from tasks.domain.signature import OutputSpec
 from tasks.domain.waivers import Waiver, apply_waivers, expired
 
 if TYPE_CHECKING:
