@@ -171,8 +171,10 @@ def _export(good: Good, call: Call) -> None:
         )
         good.children.call(convert, request, call)
     shutil.copytree(good.folder / OPTIMISED, good.folder / SIMPLIFIED)
-    passes = ("fold-constants", "eliminate-identity", "remove-unused")
-    simplifying = SimplifyRequest(folder=good.folder / SIMPLIFIED, passes=passes)
+    simplifying = SimplifyRequest(
+        folder=good.folder / SIMPLIFIED,
+        passes=("fold-constants", "eliminate-identity", "remove-unused"),
+    )
     elsewhere = Call("corpus", good.recipe.name, Family.ONNXRUNTIME)
     good.children.call(simplify, simplifying, elsewhere)
 

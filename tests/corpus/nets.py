@@ -57,7 +57,7 @@ def _picture() -> Any:
     from torch import nn
     from torch.nn import functional
 
-    class Picture(nn.Module):  # type: ignore[misc, name-defined]
+    class Picture(nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.conv1 = nn.Conv2d(3, 8, 3, padding=1)
@@ -92,7 +92,7 @@ def _text() -> Any:
     from torch import nn
     from torch.nn import functional
 
-    class Text(nn.Module):  # type: ignore[misc, name-defined]
+    class Text(nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.words = nn.Embedding(40, 16)

@@ -106,8 +106,7 @@ TEXT = _faults(
     ("relu-for-gelu", _PASS, become("Gelu", 0, "Relu"), "the wrong entry of a table"),
     ("head-bias-of-one-class", _RAW, weight("Gemm", 0, 2, at(1, lambda b: b + 0.002)),
      "one class, below 5e-3"),
-    ("state-by-sigmoid", _RAW, become("Tanh", 0, "Sigmoid"),
-     "Olive looks at the first output alone"),
+    ("state-by-sigmoid", _RAW, become("Tanh", 0, "Sigmoid"), "Olive looks at output 0 alone"),
 )  # fmt: skip
 
 TABLES = (

@@ -37,8 +37,7 @@ def _other_weights(net: Net) -> Right:
     names = [each.name for each in net.graph.initializer if each.name.endswith(".weight")]
     for name in names:
         change(name, lambda w: rng.permutation(w.ravel()).reshape(w.shape), net)
-    # all are wrong; the first that a row meets is the one to name
-    return {label(the(net, "Conv"))}
+    return {label(each) for each in net.graph.node if set(names) & set(each.input)}
 
 
 def _train_batch_norm(net: Net) -> Right:
@@ -154,10 +153,10 @@ def _clip_at_six(net: Net) -> Right:
 
 
 def _weights_in_float16(net: Net) -> Right:
-    for each in list(net.graph.initializer):
-        if each.name.endswith(".weight"):
-            change(each.name, lambda w: w.astype(np.float16).astype(np.float32), net)
-    return {label(the(net, "Conv"))}
+    names = [each.name for each in net.graph.initializer if each.name.endswith(".weight")]
+    for name in names:
+        change(name, lambda w: w.astype(np.float16).astype(np.float32), net)
+    return {label(each) for each in net.graph.node if set(names) & set(each.input)}
 
 
 def _without_bias(net: Net) -> Right:

@@ -9,7 +9,7 @@ import pytest
 from tasks.isolation import Children
 from tests.corpus.faults import FAULTS
 from tests.corpus.goods import OPTIMISED, RAW, RECIPES, SIMPLIFIED, Good, make_good
-from tests.corpus.proving import gate, plant
+from tests.corpus.proving import diagnose, gate, plant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,3 +52,29 @@ def test_the_checker_passes_what_the_gate_does_not(
     # None: ONNX Runtime does not run it, and a release ends there
     assert report is None or not report.passed
     assert report is None or report.reasons()
+
+
+LEAST_SHARE = 0.8
+"""Of the faults whose node must be named; their stage must be, for all."""
+
+
+def test_the_diagnosis_names_the_stage_of_all_and_the_node_of_most(
+    goods: dict[str, Good], tmp_path: Path
+) -> None:
+    wrong_stages, missed = [], []
+    for name, fault in FAULTS.items():
+        good, folder = goods[fault.good], tmp_path / name
+        right = plant(fault, good, folder / "bad")
+        report = gate(good, folder / "bad", folder / "answers")
+
+        found = diagnose(fault, good, folder / "bad", report, folder / "scratch")
+
+        stage = found.bisection.bad.stage if found.bisection else None
+        if stage != fault.stage:
+            wrong_stages.append(f"{name}: {stage}, not {fault.stage}")
+        culprit = found.located.culprit if found.located else None
+        if culprit is None or culprit.node not in right:
+            missed.append(f"{name}: {found.located.words if found.located else 'nothing'}")
+    assert not wrong_stages, "\n".join(wrong_stages)
+    share = 1 - len(missed) / len(FAULTS)
+    assert share >= LEAST_SHARE, f"{share:.0%} named; missed:\n" + "\n".join(missed)

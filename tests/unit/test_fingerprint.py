@@ -344,6 +344,8 @@ NOT_IN_IT = {
     "seal.py": "signs bytes",
     "serving": "lays out what is published already",
     "settings.py": "what differs between machines",
+    "shrink.py": "explains what failed",
+    "shrinking.py": "explains what failed",
     "standing.py": "compares fingerprints",
     "storage": "moves bytes, by their digests",
     "tracing": "explains what failed",
