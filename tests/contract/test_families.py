@@ -58,6 +58,17 @@ def test_a_network_that_answers_wrongly_raises_one(bench: Bench, tmp_path: Path)
     assert "scores" in trial.words
 
 
+def test_splits_that_were_rounded_to_float32_are_caught(bench: Bench, tmp_path: Path) -> None:
+    """HistGradientBoosting splits in float64, and skl2onnx rounds its thresholds to the nearest."""
+    (fitted,) = fitted_estimators(tmp_path, frozenset({"HistGradientBoostingRegressor"}))
+    assert fitted.recipe is not None
+
+    trial = bench.run(fitted.recipe, (fitted.file,))
+
+    assert trial.verdict == "differs"
+    assert "beside-splits/values" in trial.words
+
+
 def test_the_table_counts_what_was_tried(tmp_path: Path) -> None:
     for name, verdict in (("a", "equal"), ("b", "differs"), ("c", "not tried")):
         trial = Trial.model_validate({"model": name, "verdict": verdict, "words": f"it {verdict}"})
