@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 TORCHVISION = {
     "alexnet": 96, "convnext_tiny": 96, "densenet121": 96, "efficientnet_b0": 96,
-    "efficientnet_v2_s": 96, "googlenet": 96, "inception_v3": 256, "maxvit_t": 224,
+    "efficientnet_v2_s": 96, "googlenet": 96, "inception_v3": 299, "maxvit_t": 224,
     "mnasnet0_5": 96, "mobilenet_v2": 96, "mobilenet_v3_small": 96, "regnet_x_400mf": 96,
     "regnet_y_400mf": 96, "resnet18": 96, "resnet50": 96, "resnext50_32x4d": 96,
     "shufflenet_v2_x0_5": 96, "squeezenet1_1": 96, "swin_t": 128, "swin_v2_t": 128, "vgg11": 96,
