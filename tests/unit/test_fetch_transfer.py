@@ -32,7 +32,7 @@ FETCH = """
 import sys
 from pathlib import Path
 from tasks.domain.errors import AcquisitionError
-from tasks.domain.recipe import Download
+from tasks.domain.sources import Download
 from tasks.fetch import fetch
 try:
     print(fetch(Download(uri=sys.argv[1], sha256=sys.argv[2]), Path(sys.argv[3])))
