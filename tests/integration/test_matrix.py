@@ -10,7 +10,9 @@ from onnx import TensorProto, helper
 
 from tasks.domain.artifact import ModelFormat
 from tasks.domain.errors import ConfigurationError
-from tasks.matrix import MatrixJob, fill_matrix
+from tasks.domain.matrix import Cell
+from tasks.domain.sources import SavedModelFolder
+from tasks.matrix import MatrixJob, _judged, fill_matrix
 from tasks.steps import matrix as step
 from tasks.steps.answer import AnswerRequest, answer
 from tasks.steps.compare import CompareRequest, compare
@@ -217,3 +219,24 @@ def test_the_cost_of_a_matrix_product_is_its_multiplications() -> None:
 
     assert cost_of(model, rows=3) == 1000 + 3 * 20 * 50
     assert onnx.checker.check_model(model) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "passed"),
+    [
+        ("search/note: 9 of 80 elements stray beyond the tolerance (worst …)", None),
+        ("search/note: 9 of 80 elements stray beyond the tolerance; 1 NaN on one side", False),
+        ("search/note: shape (expected (8,), got (9,))", False),
+    ],
+)
+def test_another_levels_numbers_alone_are_told_of_a_saved_model_and_not_judged(
+    words: str,
+    passed: bool | None,  # noqa: FBT001 - what is expected
+) -> None:
+    download = {"uri": "file:///model.zip", "sha256": "0" * 64}
+    source = SavedModelFolder.model_validate({"kind": "saved-model", "download": download})
+    saved = RECIPE.model_copy(update={"source": source})
+    cell = Cell(runtime="ONNX Runtime", level="off", passed=False, words=words)
+
+    assert _judged(saved, cell).passed is passed
+    assert _judged(RECIPE, cell).passed is False
