@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _PROBES = 2
 _REFERENCE_SECONDS = 20
+_BEYOND_NUMBERS = {"missing", "shape", "dtype", "non-finite"}
 _LEVELS: tuple[Optimisation, ...] = ("off", "basic", "all")
 
 
@@ -126,9 +127,7 @@ def _judged(recipe: Recipe, cell: Cell) -> Cell:
     That has no float64 by which rounding could be told from a fault, and another level rounds
     otherwise: basic-pitch takes logarithms of next to nothing.
     """
-    numbers_alone = "stray beyond" in cell.words and not any(
-        each in cell.words for each in ("NaN", "nfinit", "shape", "dtype", "did not return")
-    )
+    numbers_alone = "numbers" in cell.faults and not _BEYOND_NUMBERS & set(cell.faults)
     if cell.passed or recipe.source_format is not ModelFormat.SAVED_MODEL or not numbers_alone:
         return cell
     words = f"not judged, for a SavedModel has no float64: {cell.words}"

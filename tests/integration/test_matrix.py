@@ -222,21 +222,17 @@ def test_the_cost_of_a_matrix_product_is_its_multiplications() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "passed"),
-    [
-        ("search/note: 9 of 80 elements stray beyond the tolerance (worst …)", None),
-        ("search/note: 9 of 80 elements stray beyond the tolerance; 1 NaN on one side", False),
-        ("search/note: shape (expected (8,), got (9,))", False),
-    ],
+    ("faults", "passed"),
+    [(("numbers",), None), (("numbers", "non-finite"), False), (("shape",), False)],
 )
 def test_another_levels_numbers_alone_are_told_of_a_saved_model_and_not_judged(
-    words: str,
+    faults: tuple[str, ...],
     passed: bool | None,  # noqa: FBT001 - what is expected
 ) -> None:
     download = {"uri": "file:///model.zip", "sha256": "0" * 64}
     source = SavedModelFolder.model_validate({"kind": "saved-model", "download": download})
     saved = RECIPE.model_copy(update={"source": source})
-    cell = Cell(runtime="ONNX Runtime", level="off", passed=False, words=words)
+    cell = Cell(runtime="ONNX Runtime", level="off", passed=False, words="", faults=faults)
 
     assert _judged(saved, cell).passed is passed
     assert _judged(RECIPE, cell).passed is False
