@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tasks.domain.parity import DECADES
+from tasks.report.chart import output_names
 from tasks.report.figures import share
 
 if TYPE_CHECKING:
@@ -51,13 +52,7 @@ def histograms(reports: Sequence[ParityReport], titles: Sequence[str]) -> tuple[
         reports: Each is a series of columns.
         titles: Their names, in the same order.
     """
-    names = dict.fromkeys(
-        output.name
-        for report in reports
-        for probe in report.probes
-        for output in probe.outputs
-        if output.errors and output.errors.histogram
-    )
+    names = output_names(reports, lambda each: bool(each.errors and each.errors.histogram))
     return tuple(_histogram(name, reports, titles) for name in names)
 
 
