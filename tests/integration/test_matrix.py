@@ -5,22 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import onnx
+import pytest
 from onnx import TensorProto, helper
 
 from tasks.domain.artifact import ModelFormat
-from tasks.matrix import MatrixJob, fill_matrix
+from tasks.domain.matrix import Cell
+from tasks.domain.sources import SavedModelFolder
+from tasks.matrix import MatrixJob, _judged, fill_matrix
 from tasks.steps import matrix as step
 from tasks.steps.answer import AnswerRequest, answer
 from tasks.steps.compare import CompareRequest, compare
 from tasks.steps.matrix import CellRequest, answer_by_reference, cost_of, rows_of
 from tests.integration.conftest import save
 from tests.integration.test_bisecting import wrong_bias
-from tests.integration.test_planted_faults import RECIPE, network
+from tests.support.small_net import RECIPE, network
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
     from tasks.bisecting import Asked
     from tasks.domain.parity import ParityReport
@@ -220,3 +221,20 @@ def test_the_cost_of_a_matrix_product_is_its_multiplications() -> None:
 
     assert cost_of(model, rows=3) == 1000 + 3 * 20 * 50
     assert onnx.checker.check_model(model) is None
+
+
+@pytest.mark.parametrize(
+    ("faults", "passed"),
+    [(("numbers",), None), (("numbers", "non-finite"), False), (("shape",), False)],
+)
+def test_another_levels_numbers_alone_are_told_of_a_saved_model_and_not_judged(
+    faults: tuple[str, ...],
+    passed: bool | None,  # noqa: FBT001 - what is expected
+) -> None:
+    download = {"uri": "file:///model.zip", "sha256": "0" * 64}
+    source = SavedModelFolder.model_validate({"kind": "saved-model", "download": download})
+    saved = RECIPE.model_copy(update={"source": source})
+    cell = Cell(runtime="ONNX Runtime", level="off", passed=False, words="", faults=faults)
+
+    assert _judged(saved, cell).passed is passed
+    assert _judged(RECIPE, cell).passed is False
