@@ -139,8 +139,9 @@ def compare_on_both(
     """
     if recipe.device != "both" or not here.report.passed:
         return here
-    there = _compare(recipe, reference, candidate)
-    report = here.report.model_copy(update={"on_cuda": there.report})
+    there = _compare(recipe, reference, candidate).report
+    matrix = here.report.matrix.filled(there.matrix, provider="CUDA")
+    report = here.report.model_copy(update={"on_cuda": there, "matrix": matrix})
     return here.model_copy(update={"report": report})
 
 

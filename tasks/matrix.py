@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _PROBES = 2
 _REFERENCE_SECONDS = 20
 _BEYOND_NUMBERS = {"missing", "shape", "dtype", "non-finite"}
+_ELSEWHERE = "not run: a GPU worker compares what is equal on the CPU"
 _LEVELS: tuple[Optimisation, ...] = ("off", "basic", "all")
 
 
@@ -114,13 +115,16 @@ def _onnx_cells(job: MatrixJob, request: CellRequest, report: ParityReport) -> I
     if job.recipe.device == "cuda":
         yield own
     elif job.recipe.device == "both":
-        words = "not run here: a GPU worker compares it, see 'on_cuda'"
-        yield own.model_copy(
-            update={"provider": "CUDA", "passed": None, "words": words, "budget": None}
-        )
+        yield _not_here(own, _ELSEWHERE)
     else:
         yield job.children.call(missing_provider, request, call).value
     yield _reference_cell(job, request, replace(call, limits=_short(job.recipe)))
+
+
+def _not_here(own: Cell, words: str) -> Cell:
+    return own.model_copy(
+        update={"provider": "CUDA", "passed": None, "words": words, "budget": None}
+    )
 
 
 def _judged(recipe: Recipe, cell: Cell) -> Cell:
@@ -157,8 +161,6 @@ def _tensorflow_cells(job: MatrixJob, report: ParityReport) -> Iterator[Cell]:
     own = _own_cell(job.recipe, report)
     yield own
     if own.provider == "CPU":
-        words = f"not run: the recipe's device is '{job.recipe.device}'"
-        yield own.model_copy(
-            update={"provider": "CUDA", "passed": None, "words": words, "budget": None}
-        )
+        cpu_alone = f"not run: the recipe's device is '{job.recipe.device}'"
+        yield _not_here(own, _ELSEWHERE if job.recipe.device == "both" else cpu_alone)
     yield Cell(runtime="TFLite", passed=None, words="not run: not made")

@@ -44,6 +44,12 @@ class Matrix(Value):
         """Whether no cell that was run differs."""
         return all(each.passed is not False for each in self.cells)
 
+    def filled(self, other: Matrix, *, provider: str) -> Matrix:
+        """Return this matrix with the cells of ``provider`` as another machine filled them."""
+        there = {str(each): each for each in other.cells if each.provider == provider}
+        cells = tuple(there.get(str(each), each) for each in self.cells)
+        return self.model_copy(update={"cells": cells})
+
     def reasons(self) -> tuple[str, ...]:
         """Name each cell that differs, with the difference."""
         return tuple(f"{each}: {each.words}" for each in self.cells if each.passed is False)

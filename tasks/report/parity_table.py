@@ -14,6 +14,7 @@ from tasks.report.closeness import (
     waiver_cells,
 )
 from tasks.report.figures import cosine, figure, share
+from tasks.report.titles import titled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,28 +34,29 @@ def parity_markdown(recipe: Recipe, reports: Sequence[ParityReport]) -> str:
     lines = [f"## Parity of {recipe.name} with {recipe.source_format.label}", ""]
     if recipe.seeded:
         lines += ["> **RANDOM WEIGHTS**: this proves a graph, and is of no other use.", ""]
+    pairs = titled(reports)
     for report in reports:
         if report.passed:
             lines.append(f"- {'⚠️' if report.waived else '✅'} {plain(report.summary())}")
         else:
             lines.append(f"- ❌ {report.candidate.label} differs")
             lines += [f"  - {plain(reason)}" for reason in report.reasons()]
-    lines += _table(_COLUMNS, [cells for report in reports for cells in _cells(report)])
-    lines += _closeness(reports)
+    lines += _table(_COLUMNS, [cells for pair in pairs for cells in _cells(*pair)])
+    lines += _closeness(pairs)
     if any(each.matrix.cells for each in reports):
         lines += _table(_WAYS, [cells for report in reports for cells in _way_cells(report)])
     return "\n".join([*lines, ""])
 
 
-def _closeness(reports: Sequence[ParityReport]) -> list[str]:
+def _closeness(pairs: Sequence[tuple[str, ParityReport]]) -> list[str]:
     """Render what is waived, the noise floor, the task metrics and where NaN is."""
-    labels = [each.candidate.label for each in reports]
+    labels, reports = [label for label, _ in pairs], [each for _, each in pairs]
     lines = []
     if waived := list(waiver_cells(reports, labels)):
         lines += ["", "### Waived", *_table(WAIVER_COLUMNS, waived)]
-    told = [(label, each) for label, one in zip(labels, reports, strict=True) for each in one.notes]
+    told = [(label, each) for label, one in pairs for each in one.notes]
     lines += ["", *(f"- {label}: {plain(note)}" for label, note in told)] if told else []
-    for label, report in zip(labels, reports, strict=True):
+    for label, report in pairs:
         if report.noise:
             lines += ["", f"### Noise floor of {label}", "", plain(report.noise)]
         if cells := list(noise_cells(report)):
@@ -77,10 +79,10 @@ def _way_cells(report: ParityReport) -> Iterator[list[str]]:
         yield [each.runtime, each.level, each.provider, verdicts[each.passed], used, each.words]
 
 
-def _cells(report: ParityReport) -> Iterator[list[str]]:
+def _cells(title: str, report: ParityReport) -> Iterator[list[str]]:
     for probe in report.probes:
         for output in probe.outputs:
-            yield [report.candidate.label, *output_cells(probe, output)]
+            yield [title, *output_cells(probe, output)]
 
 
 def output_cells(probe: ProbeParity, output: OutputParity) -> list[str]:

@@ -11,6 +11,7 @@ from tasks.report.diagnosis import diagnosis_views
 from tasks.report.figures import seconds, share, size
 from tasks.report.parity_table import output_cells
 from tasks.report.since_last import since_last
+from tasks.report.titles import titled
 from tasks.report.variants_view import room_for, variant_nodes
 
 if TYPE_CHECKING:
@@ -50,14 +51,12 @@ def page_view(
     diagnoses: Sequence[Diagnosis] = (),
 ) -> dict[str, Any]:
     """Return everything that the page's template names."""
-    titles = _titles(reports)
+    pairs = titled(reports)
+    titles, compared = [title for title, _ in pairs], [each for _, each in pairs]
     latest = {each.candidate: each for each in reports}
     passed = not failed and bool(latest) and all(each.passed for each in latest.values())
     reasons = [
-        (title, reason)
-        for title, report in zip(titles, reports, strict=True)
-        for reason in report.reasons()
-        if not passed
+        (title, reason) for title, report in pairs for reason in report.reasons() if not passed
     ]
     variants = variant_nodes(release, _PITCH, 94 + 36 * len(recipe.targets))
     geometry = {"left": LEFT, "width": WIDTH, "total": TOTAL, "pitch": _PITCH}
@@ -71,13 +70,13 @@ def page_view(
         "diagnoses": diagnosis_views(diagnoses),
         "nodes": _nodes(recipe, reports, release),
         "titles": titles,
-        "charts": charts(reports, titles),
+        "charts": charts(compared, titles),
         "geometry": geometry | room_for(variants),
         "variants": variants,
-        "close": closeness(reports, titles),
-        "tables": _tables(reports, titles),
-        "matrices": [(t, each.matrix) for t, each in zip(titles, reports, strict=True)],
-        "runtimes": [(t, each.runtime) for t, each in zip(titles, reports, strict=True)],
+        "close": closeness(compared, titles),
+        "tables": _tables(pairs),
+        "matrices": [(title, each.matrix) for title, each in pairs],
+        "runtimes": [(title, each.runtime) for title, each in pairs],
         "changes": release.standing.changes if release else (),
         "changed_since": release.standing.version if release else None,
         "since_last": since_last(release),
@@ -89,17 +88,6 @@ def page_view(
         "costs": _costs(release),
         "tools": sorted(tools.items()),
     }
-
-
-def _titles(reports: Sequence[ParityReport]) -> tuple[str, ...]:
-    """Name each report by its format, and by a number where a format was tried again."""
-    formats = [each.candidate for each in reports]
-    return tuple(
-        f"{each.label}, try {formats[: i + 1].count(each)}"
-        if formats.count(each) > 1
-        else each.label
-        for i, each in enumerate(formats)
-    )
 
 
 def _headline(recipe: Recipe, reports: Sequence[ParityReport], *, passed: bool) -> str:
@@ -153,6 +141,8 @@ def _node(
     if report.passed:
         what = f"{len(report.waived)} waived, else equal" if report.waived else "equal"
         verdict, says = "pass", f"{what}, worst {share(report.budget)} of tolerance"
+    elif report.on_cuda and not report.on_cuda.passed:
+        verdict, says = "fail", "equal on the CPU, differs on CUDA"
     else:
         bad = sum(not probe.passed for probe in report.probes)
         verdict, says = "fail", f"differs in {bad} of {len(report.probes)} probes"
@@ -160,7 +150,7 @@ def _node(
     return Node(x, target.label, tuple(lines), verdict, by, says)
 
 
-def _tables(reports: Sequence[ParityReport], titles: Sequence[str]) -> list[dict[str, Any]]:
+def _tables(pairs: Sequence[tuple[str, ParityReport]]) -> list[dict[str, Any]]:
     return [
         {
             "title": title,
@@ -177,7 +167,7 @@ def _tables(reports: Sequence[ParityReport], titles: Sequence[str]) -> list[dict
                 for output in probe.outputs
             ],
         }
-        for title, report in zip(titles, reports, strict=True)
+        for title, report in pairs
     ]
 
 

@@ -131,7 +131,7 @@ def test_what_a_gpu_worker_compares_is_not_run_here(
 
     (cuda,) = [each for each in cells if each.provider == "CUDA"]
     assert cuda.passed is None
-    assert cuda.words.startswith("not run here: a GPU worker compares it")
+    assert cuda.words.startswith("not run: a GPU worker compares")
 
 
 def test_a_comparison_that_failed_runs_nothing_more(

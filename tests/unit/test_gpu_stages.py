@@ -9,6 +9,7 @@ import pytest
 from tasks import gpu_stages
 from tasks.domain.artifact import ModelFormat, StoredFile, StoredTree
 from tasks.domain.errors import ConfigurationError
+from tasks.domain.matrix import Cell, Matrix
 from tasks.domain.parity import OutputParity, ParityReport, ProbeParity
 from tasks.domain.profiles import PROFILES
 from tasks.domain.recipe import Recipe
@@ -102,3 +103,12 @@ def test_every_tree_of_a_value_is_found_however_deep() -> None:
 
     assert list(trees_in(Outer(inner=Inner(trees={"a": (TREE,), "b": ()})))) == [TREE]
     assert list(trees_in(Outer(inner=None, tree=TREE))) == [TREE]
+
+
+def test_the_matrix_takes_the_gpus_own_cell_and_leaves_the_others() -> None:
+    cpu = Cell(runtime="ONNX Runtime", level="all", passed=True, words="equal on 8 rows")
+    absent = cpu.model_copy(update={"provider": "CUDA", "passed": None, "words": "not run: why"})
+    there = absent.model_copy(update={"passed": True, "words": "equal on 8 rows"})
+    elsewhere = Matrix(cells=(cpu.model_copy(update={"words": "of the other machine"}), there))
+
+    assert Matrix(cells=(cpu, absent)).filled(elsewhere, provider="CUDA").cells == (cpu, there)

@@ -348,3 +348,19 @@ def test_a_model_that_is_right_at_one_level_alone_does_not_pass() -> None:
     assert all(each.passed for each in compared.probes)
     assert not compared.passed
     assert compared.reasons() == (f"ONNX Runtime, optimisation basic, CPU: {HOSTILE}",)
+
+
+@pytest.mark.parametrize("stray", [0.0, 1.0])
+def test_a_comparison_on_cuda_stands_beside_the_one_on_the_cpu(stray: float) -> None:
+    both = report(ModelFormat.ONNX).model_copy(
+        update={"on_cuda": report(ModelFormat.ONNX, stray=stray)}
+    )
+
+    page = Reader(parity_html(recipe(), [both]))
+    table = parity_markdown(recipe(), [both])
+
+    assert "ONNX on CUDA" in page.text
+    assert "| ONNX on CUDA |" in table
+    if stray:
+        assert "equal on the CPU, differs on CUDA" in page.text
+        assert "Nothing is published" in page.text
