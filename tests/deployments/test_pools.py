@@ -9,7 +9,9 @@ import jsonschema
 import pytest
 from prefect.utilities.templating import apply_values
 
-from deployments.pools import KINDS, POOLS, PoolKind, template_of
+from deployments.automations import SILENCE_SECONDS
+from deployments.pools import KINDS, POOLS, template_of
+from deployments.run_settings import RUN_VARIABLES, START_SECONDS, PoolKind
 
 ALL = [(pool, kind) for kind in KINDS for pool in POOLS]
 SECRET = re.compile(r"secret_access_key|access_key_id|password|auth_string", re.IGNORECASE)
@@ -66,3 +68,20 @@ def test_a_container_of_the_gpu_pool_asks_for_the_gpus_of_its_host_and_no_other_
     (device,) = made["gpu"]["device_requests"]
     assert device == {"driver": "nvidia", "count": -1, "capabilities": [["gpu"]]}
     assert "device_requests" not in made["cpu"]
+
+
+@pytest.mark.parametrize(("pool", "kind"), ALL)
+def test_every_run_sends_heartbeats_often_enough_whoever_started_its_worker(
+    pool: str, kind: PoolKind
+) -> None:
+    given = template_of(pool, kind)["variables"]["properties"]["env"]["default"]
+
+    assert given.items() >= RUN_VARIABLES.items()
+    assert 3 * int(given["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]) <= SILENCE_SECONDS
+
+
+def test_kubernetes_is_given_more_time_to_start_a_run_than_it_waits_for_a_pod() -> None:
+    properties = template_of("gpu", "kubernetes")["variables"]["properties"]
+
+    assert START_SECONDS["kubernetes"] > properties["pod_watch_timeout_seconds"]["default"]
+    assert properties["env"]["default"]["CONVEYOR_GPU_START_SECONDS"] == "1200"
