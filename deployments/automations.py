@@ -10,6 +10,8 @@ from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.events import ResourceSpecification
 
+from deployments.run_settings import START_SECONDS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -18,16 +20,19 @@ if TYPE_CHECKING:
 CRASH_SILENT_RUNS = "crash-silent-runs"
 CRASH_RUNS_THAT_DO_NOT_START = "crash-runs-that-do-not-start"
 START_CRASHED_RUNS_AGAIN = "start-crashed-runs-again"
+GIVE_UP_RUNS_THAT_KEEP_CRASHING = "give-up-runs-that-keep-crashing"
+
+RESTARTING = "Restarting"
+"""Name of the state of a crashed run that starts again; Prefect's own names are for retries."""
+MOST_RESTARTS = 10
+"""More than ``tasks.restarts`` allows, which is exact: that this many events are counted may take
+fewer, since Prefect 3.8.8 counts an event twice if its database was busy."""
+RESTARTS_WITHIN = timedelta(days=2)
 
 SILENCE_SECONDS = 150.0
 """Five of the heartbeats that ``PREFECT_FLOWS_HEARTBEAT_FREQUENCY`` (30 s) makes runs send.
 
 A server that is away for a minute, which runs bear (``tasks.outages``), misses up to four.
-"""
-START_SECONDS = 300.0
-"""How long a run may take from a worker's hands to its first line.
-
-On a machine of its own 3 to 6 s, but an image may have to be pulled first.
 """
 
 _RUNS = {"prefect.resource.id": "prefect.flow-run.*"}
@@ -35,15 +40,24 @@ _EACH = {"prefect.resource.id"}
 _HEARTBEAT = "prefect.flow-run.heartbeat"
 _ENDS = ("Completed", "Failed", "Crashed", "Cancelled", "Cancelling", "Paused", "Suspended")
 _TAKEN = ("Pending", "Submitting")
-_MOVED_ON = ("Running", "Scheduled", "AwaitingRetry", "AwaitingConcurrencySlot", "Late", *_ENDS)
-_STARTED_AGAIN = ("release-model", "release-catalog")
-"""Flows that may be started again at any point of theirs; ``tasks.restarts`` says how often."""
+_MOVED_ON = (
+    "Running",
+    "Scheduled",
+    RESTARTING,
+    "AwaitingRetry",
+    "AwaitingConcurrencySlot",
+    "Late",
+    *_ENDS,
+)
+_STARTED_AGAIN = ("release-model", "release-catalog", "nightly")
+"""Flows that may be started again at any point of theirs."""
 
 
 async def create_automations(
     client: PrefectClient,
     silence_seconds: float = SILENCE_SECONDS,
-    start_seconds: float = START_SECONDS,
+    start_seconds: float = START_SECONDS["process"],
+    most_restarts: int = MOST_RESTARTS,
 ) -> None:
     """Create the automations, or bring them up to date.
 
@@ -54,11 +68,13 @@ async def create_automations(
         client: Of the server that gets them.
         silence_seconds: After how long without a heartbeat a run counts as crashed; at least 10.
         start_seconds: After how long in a worker's hands a run that has not started does.
+        most_restarts: After how many restarts a run that never gets to its first line is ended.
     """
     for wanted in (
         _crash_silent_runs(silence_seconds),
         _crash_runs_that_do_not_start(start_seconds),
         _start_crashed_runs_again(),
+        _give_up_runs_that_keep_crashing(most_restarts),
     ):
         found = await client.read_automations_by_name(wanted.name)
         if found:
@@ -112,7 +128,7 @@ def _start_crashed_runs_again() -> AutomationCore:
     names = list(_STARTED_AGAIN)
     return AutomationCore(
         name=START_CRASHED_RUNS_AGAIN,
-        description="A run whose process died is started again; the run itself counts how often.",
+        description="A run whose process died is started again.",
         enabled=True,
         trigger=EventTrigger(
             match=ResourceSpecification.model_validate(_RUNS),
@@ -127,8 +143,40 @@ def _start_crashed_runs_again() -> AutomationCore:
         actions=[
             ChangeFlowRunState(
                 state=StateType.SCHEDULED,
-                name="AwaitingRetry",
+                name=RESTARTING,
                 message="Its process died; it starts again.",
+            )
+        ],
+    )
+
+
+def _give_up_runs_that_keep_crashing(most_restarts: int) -> AutomationCore:
+    """End what would start again for ever.
+
+    What gets as far as its first line ends by itself (``tasks.restarts``); this is for the flow
+    that cannot be imported and the image that cannot be pulled. By the event of the restart, so
+    that it never comes before it.
+    """
+    return AutomationCore(
+        name=GIVE_UP_RUNS_THAT_KEEP_CRASHING,
+        description="A run that crashes before its first line, again and again, is ended.",
+        enabled=True,
+        trigger=EventTrigger(
+            match=ResourceSpecification.model_validate(_RUNS),
+            for_each=_EACH,
+            expect=_events([RESTARTING]),
+            posture=Posture.Reactive,
+            threshold=most_restarts,
+            within=RESTARTS_WITHIN,
+        ),
+        actions=[
+            ChangeFlowRunState(
+                state=StateType.FAILED,
+                name="Failed",
+                message=(
+                    "It crashed again and again. Its earlier states say how; look at the worker's "
+                    "log, at its image and its code, then run it anew."
+                ),
             )
         ],
     )

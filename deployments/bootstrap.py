@@ -24,10 +24,11 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import StateType
-from prefect.states import Crashed
+from prefect.states import Cancelled
 
 from deployments.automations import create_automations
-from deployments.pools import KINDS, PoolKind, create_pools
+from deployments.pools import KINDS, create_pools
+from deployments.run_settings import START_SECONDS, PoolKind
 from tasks.settings import store_settings
 from tasks.storage.s3 import open_store
 
@@ -58,10 +59,11 @@ async def wait_for_server(client: PrefectClient) -> None:
         await anyio.sleep(0.1)
 
 
-async def crash_orphans(client: PrefectClient) -> None:
-    """End the runs that a killed worker left unfinished; no worker may be running.
+async def cancel_orphans(client: PrefectClient) -> None:
+    """End the runs that an ended local stack left unfinished; no worker may be running.
 
-    What is planned for a later time stays planned.
+    Cancelled, since what is Crashed would start again beside what the new stack is for. What is
+    planned for a later time stays planned.
     """
     unfinished = FlowRunFilter(
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_UNFINISHED)),
@@ -69,7 +71,7 @@ async def crash_orphans(client: PrefectClient) -> None:
     )
     while runs := await client.read_flow_runs(flow_run_filter=unfinished):
         for run in runs:
-            state: State[None] = Crashed(message="The stack that ran it was stopped.")
+            state: State[None] = Cancelled(message="The stack that ran it was stopped.")
             await client.set_flow_run_state(run.id, state, force=True)
 
 
@@ -119,10 +121,10 @@ async def _declare(kind: PoolKind, *, local: bool) -> None:
     async with get_client() as client:
         await wait_for_server(client)
         await create_pools(client, kind)
-        await create_automations(client)
+        await create_automations(client, start_seconds=START_SECONDS[kind])
         await create_switch(client, local=local)
         if local:
-            await crash_orphans(client)
+            await cancel_orphans(client)
 
 
 def deploy() -> None:

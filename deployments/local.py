@@ -18,6 +18,7 @@ from deployments.backing import Backing
 from deployments.databases import kept_secret
 from deployments.folder_lock import locked
 from deployments.processes import Leashed, StackError, free_port, wait_until_healthy
+from deployments.run_settings import RUN_VARIABLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -115,6 +116,7 @@ class LocalStack:
             "PREFECT_HOME": str(self.folder / "prefect"),
             **({"PREFECT_API_AUTH_STRING": self._auth} if self._auth else {}),
             "CONVEYOR_CATALOGUE": os.environ.get("CONVEYOR_CATALOGUE", str(ROOT / "models")),
+            **RUN_VARIABLES,
             **self._store,
         }
 
@@ -255,11 +257,8 @@ _QUIET = {
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
     "PREFECT_CLI_PROMPT": "false",
     "PREFECT_WORKER_QUERY_SECONDS": "1",
-    # deployments.automations notices a killed run by its silence; the default is 180 s
-    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
-    # while PostgreSQL is away, the server answers 500, at which a client gives up by default
-    "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",
     "PYTHONUNBUFFERED": "1",
+    **RUN_VARIABLES,
 }
 
 

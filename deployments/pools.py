@@ -7,7 +7,8 @@
 | `kubernetes` | a pod | the one that the cluster's device plugin gives to no other pod |
 
 The templates of the last two stand in ``deployments/templates``; that of processes is Prefect's
-own. None has a secret in it: templates can be read by everybody who reaches the server.
+own. Each gives its runs the variables on which the automations count, whoever started the worker.
+None has a secret in it: templates can be read by everybody who reaches the server.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectNotFound
 from prefect.workers.process import ProcessWorker
 
+from deployments.run_settings import RUN_VARIABLES, START_SECONDS, PoolKind
+
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
-
-PoolKind = Literal["process", "docker", "kubernetes"]
 
 KINDS: tuple[PoolKind, ...] = get_args(PoolKind)
 POOLS = {
@@ -37,9 +38,14 @@ _TEMPLATES = Path(__file__).with_name("templates")
 
 def template_of(pool: str, kind: PoolKind) -> dict[str, Any]:
     """Return the base job template of a pool."""
+    template: dict[str, Any]
     if kind == "process":
-        return ProcessWorker.get_default_base_job_template()
-    template: dict[str, Any] = json.loads((_TEMPLATES / f"{kind}-{pool}.json").read_text("utf-8"))
+        template = ProcessWorker.get_default_base_job_template()
+    else:
+        template = json.loads((_TEMPLATES / f"{kind}-{pool}.json").read_text("utf-8"))
+    variables = RUN_VARIABLES | {"CONVEYOR_GPU_START_SECONDS": f"{START_SECONDS[kind]:.0f}"}
+    env = template["variables"]["properties"]["env"]
+    env["default"] = variables | env.get("default", {})
     return template
 
 

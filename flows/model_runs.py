@@ -13,14 +13,21 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
     FlowRunFilter,
+    FlowRunFilterExpectedStartTime,
     FlowRunFilterName,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
     FlowRunFilterTags,
 )
+from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments import arun_deployment
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from uuid import UUID
 
     from prefect.client.orchestration import PrefectClient
@@ -31,11 +38,15 @@ DEPLOYMENT = "release-model/default"
 _POLL_SECONDS = 2.0
 _PAGE = 200
 _SOON = timedelta(minutes=1)
+_LONGEST = timedelta(days=7)
+"""How long ago a run may have been due that is still under way."""
 _AGAIN_SECONDS = 20.0
 """After how long a crashed run is not started again by the server (``deployments.automations``),
 which does so within a second or two."""
-_LAST = 5
-"""Runs of a model that are looked at, the youngest first."""
+_MAY_BE_UNDER_WAY = [
+    StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING,
+    StateType.PAUSED, StateType.CRASHED,
+]  # fmt: skip
 
 
 def tag_of(catalogue_run: str) -> str:
@@ -46,32 +57,21 @@ def tag_of(catalogue_run: str) -> str:
 async def started_by(client: PrefectClient, catalogue_run: str) -> dict[str, FlowRun]:
     """Return by model the last run that a catalogue run started, before it was interrupted."""
     mine = FlowRunFilter(tags=FlowRunFilterTags(all_=[tag_of(catalogue_run)]))
-    found: dict[str, FlowRun] = {}
-    offset = 0
-    while page := await client.read_flow_runs(
-        flow_run_filter=mine,
-        sort=FlowRunSort.EXPECTED_START_TIME_ASC,
-        limit=_PAGE,
-        offset=offset,
-    ):
-        found |= {str(run.parameters.get("model")): run for run in page}
-        offset += len(page)
-    return found
+    return {_model(run): run async for run in _runs(client, mine)}
 
 
 async def join_or_start(
     client: PrefectClient, model: str, catalogue_run: str, *, force: bool
 ) -> FlowRun:
     """Return the run of ``model`` that is under way, or a new one."""
-    named = FlowRunFilter(name=FlowRunFilterName(any_=[f"release {model}"]))
+    if under_way := await _under_way(client, model, force=force):
+        return under_way
+    name = FlowRunFilterName(any_=[f"release {model}"])
     last = await client.read_flow_runs(
-        flow_run_filter=named, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=_LAST
+        flow_run_filter=FlowRunFilter(name=name, expected_start_time=_due()),
+        sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+        limit=1,
     )
-    for run in last:
-        # a run that may end as "Up to date" does not do what `force` asks for
-        does_it = bool(run.parameters.get("force")) or not force
-        if does_it and _is_under_way(run):
-            return run
     before = str(last[0].id) if last else "none"
     return await arun_deployment(
         DEPLOYMENT,
@@ -84,16 +84,52 @@ async def join_or_start(
     )
 
 
+async def _under_way(client: PrefectClient, model: str, *, force: bool) -> FlowRun | None:
+    """Return the run of ``model`` that is under way, by its parameters.
+
+    A run that somebody else asked for has its model in its name only once it has started.
+    """
+    states = FlowRunFilterState(type=FlowRunFilterStateType(any_=_MAY_BE_UNDER_WAY))
+    async for run in _runs(client, FlowRunFilter(state=states, expected_start_time=_due())):
+        # a run that may end as "Up to date" does not do what `force` asks for
+        does_it = bool(run.parameters.get("force")) or not force
+        if _model(run) == model and does_it and _is_under_way(run):
+            return run
+    return None
+
+
+def _due() -> FlowRunFilterExpectedStartTime:
+    """Leave out what somebody has planned for next week, and what crashed a month ago."""
+    now = datetime.now(UTC)
+    return FlowRunFilterExpectedStartTime(before_=now + _SOON, after_=now - _LONGEST)
+
+
+async def _runs(client: PrefectClient, wanted: FlowRunFilter) -> AsyncIterator[FlowRun]:
+    """Yield the runs of ``release-model`` that fit, the oldest first."""
+    flow = FlowFilter(name=FlowFilterName(any_=[DEPLOYMENT.partition("/")[0]]))
+    offset = 0
+    while page := await client.read_flow_runs(
+        flow_filter=flow,
+        flow_run_filter=wanted,
+        sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+        limit=_PAGE,
+        offset=offset,
+    ):
+        for run in page:
+            yield run
+        offset += len(page)
+
+
+def _model(run: FlowRun) -> str:
+    return str(run.parameters.get("model"))
+
+
 def _is_under_way(run: FlowRun) -> bool:
     if run.state is None:
         return False
     if run.state.is_crashed():
         return run.state.timestamp > datetime.now(UTC) - timedelta(seconds=_AGAIN_SECONDS)
-    if run.state.is_final():
-        return False
-    start = run.expected_start_time
-    # somebody may have planned one for next week
-    return start is None or start < datetime.now(UTC) + _SOON
+    return not run.state.is_final()
 
 
 async def ended(client: PrefectClient, run: UUID) -> FlowRun:

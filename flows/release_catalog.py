@@ -13,6 +13,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
+from prefect.tasks import exponential_backoff
 from pydantic import PositiveInt
 
 from flows.model_runs import ended, join_or_start, started_by
@@ -87,7 +88,8 @@ async def release_catalog(
             begun = mine[model].id if model in mine else None
             return await release_one(model, run, force=force, begun=begun)
 
-    outcomes = tuple(await asyncio.gather(*(in_turn(recipe.name) for recipe in recipes)))
+    turns = await asyncio.gather(*(in_turn(each.name) for each in recipes), return_exceptions=True)
+    outcomes = tuple(_outcome(each.name, turn) for each, turn in zip(recipes, turns, strict=True))
     await acreate_table_artifact(
         [outcome.model_dump() for outcome in outcomes],
         key="catalogue",
@@ -123,7 +125,13 @@ def _choose(
     return chosen, {} if force else standings
 
 
-@task(task_run_name="release {model}", cache_policy=NO_CACHE)
+@task(
+    task_run_name="release {model}",
+    cache_policy=NO_CACHE,
+    # the server may be away for longer than its client asks again; its run goes on meanwhile
+    retries=3,
+    retry_delay_seconds=exponential_backoff(10),
+)
 async def release_one(
     model: str, catalogue_run: str, *, force: bool = False, begun: UUID | None = None
 ) -> Outcome:
@@ -149,6 +157,16 @@ async def release_one(
         message=(state.message or "") if state else "",
         seconds=round(run.total_run_time.total_seconds(), 1),
     )
+
+
+def _outcome(model: str, turn: Outcome | BaseException) -> Outcome:
+    """Return how a model's turn ended; whoever was told to stop stops."""
+    if isinstance(turn, Exception):
+        message = f"how its run ended is not known ({type(turn).__name__}: {turn})"
+        return Outcome(model=model, state="Unknown", message=message, seconds=0)
+    if isinstance(turn, BaseException):
+        raise turn
+    return turn
 
 
 def _summary(outcomes: tuple[Outcome, ...]) -> str:

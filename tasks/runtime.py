@@ -15,7 +15,7 @@ from prefect.runtime import flow_run
 from prefect.tasks import exponential_backoff
 
 from tasks.domain.artifact import ModelFormat, StoredFile, StoredTree
-from tasks.domain.errors import ConfigurationError, ReleaseError
+from tasks.domain.errors import ConfigurationError, ReleaseError, StorageError
 from tasks.isolation import Children, Family
 from tasks.scratch import scratch_folder
 from tasks.settings import local_settings, store_settings
@@ -122,10 +122,18 @@ class Workshop:
         self._shared |= {self.prefix, *(tree.root for tree in trees)}
 
     def clear(self) -> None:
-        """Remove from the store what was shared in this run's name, here or on its behalf."""
-        if self._shared and not self.lent:
+        """Remove from the store what was shared in this run's name, here or on its behalf.
+
+        Where the store is away just now, ``collect-garbage`` does it later: how the run ends does
+        not hang on it.
+        """
+        if not self._shared or self.lent:
+            return
+        try:
             self.store.remove(self.prefix)
-            self._shared.clear()
+        except StorageError as error:
+            get_run_logger().warning("%s: is left in the store (%s)", self.prefix, error)
+        self._shared.clear()
 
 
 _open: dict[str, Workshop] = {}

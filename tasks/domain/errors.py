@@ -19,7 +19,7 @@ ReleaseError
 ├── RemoteError                 a stage that was sent to another machine gave no answer
 │   ├── NoWorkerError               no worker of its pool was seen for the stated time
 │   └── LostRunError                (transient) its run crashed: worker, process or machine are gone
-├── GaveUpError                 the run was started several times, and died each time
+├── GaveUpError                 the run's process died several times
 └── StorageError                the object store refused or lost something
     ├── ArtifactNotFoundError
     ├── AliasConflictError          the alias does not stand where the caller saw it

@@ -18,7 +18,9 @@ from prefect.utilities.templating import apply_values
 from prefect.workers.base import BaseJobConfiguration
 
 from deployments import secret_files
-from deployments.pools import KINDS, POOLS, PoolKind, template_of
+from deployments.automations import SILENCE_SECONDS
+from deployments.pools import KINDS, POOLS, template_of
+from deployments.run_settings import RUN_VARIABLES, START_SECONDS, PoolKind
 
 ALL = [(pool, kind) for kind in KINDS for pool in POOLS]
 SECRET = re.compile(r"secret_access_key|access_key_id|password|auth_string", re.IGNORECASE)
@@ -97,7 +99,8 @@ def test_a_runs_container_gets_what_a_worker_of_the_compose_file_gets(pool: str)
     made = resolved(template_of(pool, "docker"))
     mounts = dict(each.split(":")[:2] for each in made["volumes"])
 
-    assert made["env"] == wanted
+    assert {name: v for name, v in made["env"].items() if name in wanted} == wanted
+    assert set(made["env"]) - set(wanted) == {"CONVEYOR_GPU_START_SECONDS"}  # by kind of pool
     assert mounts["onnx-conveyor_secrets"] == secret_files.FOLDER
     for name in ("cache", "keys"):
         assert mounts[f"onnx-conveyor_{name}"] == f"/{name}"
@@ -169,3 +172,20 @@ def test_a_container_of_the_gpu_pool_asks_for_the_gpus_of_its_host_and_no_other_
     (device,) = made["gpu"]["device_requests"]
     assert device == {"driver": "nvidia", "count": -1, "capabilities": [["gpu"]]}
     assert "device_requests" not in made["cpu"]
+
+
+@pytest.mark.parametrize(("pool", "kind"), ALL)
+def test_every_run_sends_heartbeats_often_enough_whoever_started_its_worker(
+    pool: str, kind: PoolKind
+) -> None:
+    given = template_of(pool, kind)["variables"]["properties"]["env"]["default"]
+
+    assert given.items() >= RUN_VARIABLES.items()
+    assert 3 * int(given["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]) <= SILENCE_SECONDS
+
+
+def test_kubernetes_is_given_more_time_to_start_a_run_than_it_waits_for_a_pod() -> None:
+    properties = template_of("gpu", "kubernetes")["variables"]["properties"]
+
+    assert START_SECONDS["kubernetes"] > properties["pod_watch_timeout_seconds"]["default"]
+    assert properties["env"]["default"]["CONVEYOR_GPU_START_SECONDS"] == "1200"

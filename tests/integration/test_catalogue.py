@@ -46,13 +46,19 @@ class Bench:
     def open_gate(self) -> None:
         self._gate.touch()
 
-    def start(self, deployment: str, late: timedelta | None = None, **parameters: Any) -> str:
+    def start(
+        self,
+        deployment: str,
+        late: timedelta | None = None,
+        queue: str | None = None,
+        **parameters: Any,
+    ) -> str:
         found = self.api.get(f"/deployments/name/{deployment}").json()["id"]
         state: dict[str, Any] = {"type": "SCHEDULED"}
         if late:
             due = (datetime.now(UTC) - late).isoformat()
             state["state_details"] = {"scheduled_time": due}
-        asked = {"parameters": parameters, "state": state}
+        asked = {"parameters": parameters, "state": state, "work_queue_name": queue}
         url = f"/deployments/{found}/create_flow_run"
         made = self.api.post(url, json=asked)
         while made.status_code == httpx.codes.SERVICE_UNAVAILABLE:  # SQLite is busy: ask again
@@ -79,6 +85,22 @@ class Bench:
         found: list[dict[str, Any]] = self.api.post("/flow_runs/filter", json=query).json()
         return found
 
+    def models_runs(self, model: str) -> list[str]:
+        """Return the runs for a model, by their parameters: some are not named yet."""
+        found = self.api.post("/flow_runs/filter", json={}).json()
+        return [each["id"] for each in found if each["parameters"].get("model") == model]
+
+    def cancel(self, run: str) -> None:
+        state = {"state": {"type": "CANCELLED"}, "force": True}
+        self.api.post(f"/flow_runs/{run}/set_state", json=state).raise_for_status()
+
+    def wait_for_task(self, run: str, name: str) -> None:
+        query = {
+            "flow_runs": {"id": {"any_": [run]}},
+            "task_runs": {"name": {"like_": name}, "state": {"type": {"any_": ["RUNNING"]}}},
+        }
+        self.wait(lambda: bool(self.api.post("/task_runs/filter", json=query).json()))
+
     def wait_in_conversion(self, *models: str) -> None:
         query = {
             "flow_runs": {"name": {"any_": [f"release {model}" for model in models]}},
@@ -86,10 +108,23 @@ class Bench:
         }
         self.wait(lambda: len(self.api.post("/task_runs/filter", json=query).json()) >= len(models))
 
-    def wait(self, condition: Callable[[], bool], seconds: float = 120) -> None:
+    def wait_for_start(self, run: str, number: int) -> None:
+        """Return once a run has been started so many times."""
+        self.wait(lambda: self.run(run)["run_count"] == number, instead=lambda: self.states(run))
+
+    def states(self, run: str) -> list[str]:
+        found = self.api.get("/flow_run_states/", params={"flow_run_id": run}).json()
+        return [f"{each['timestamp']} {each['name']}: {each['message']}" for each in found]
+
+    def wait(
+        self,
+        condition: Callable[[], bool],
+        seconds: float = 120,
+        instead: Callable[[], object] = lambda: "nothing",
+    ) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
-            assert time.monotonic() < deadline, "it did not come about"
+            assert time.monotonic() < deadline, f"it did not come about, but {instead()}"
             time.sleep(0.2)
 
 
@@ -134,6 +169,34 @@ def test_two_who_ask_at_once_share_the_runs_and_one_bad_model_stops_no_other(
     assert '"model": "shared-bad"' in table["data"]
 
 
+def test_a_run_that_somebody_has_asked_for_and_that_waits_for_a_worker_is_waited_for(
+    bench: Bench,
+) -> None:
+    bench.add("queued")
+    asked = bench.start("release-model/default", queue="nobody-works-here", model="queued")
+
+    run = bench.start("release-catalog/default", models=["queued"])
+    bench.wait_for_task(run, "release queued")
+    time.sleep(2)
+    bench.cancel(asked)
+
+    end = bench.end_of(run)
+    assert (end["type"], end["message"]) == ("FAILED", "1 of 1 models failed: queued")
+    assert bench.models_runs("queued") == [asked]
+
+
+def test_a_run_that_is_planned_for_next_week_is_not_waited_for(bench: Bench) -> None:
+    bench.add("planned", converters={})
+    planned = bench.start("release-model/default", late=-timedelta(days=7), model="planned")
+
+    for _ in range(2):
+        run = bench.start("release-catalog/default", models=["planned"], force=True)
+        assert bench.end_of(run)["message"] == "all 1 models released"
+
+    assert len(bench.models_runs("planned")) == 3
+    bench.cancel(planned)
+
+
 def test_a_catalogue_run_that_is_killed_goes_on_where_it_was(bench: Bench) -> None:
     bench.close_gate()
     for name in ("killed-a", "killed-b"):
@@ -142,7 +205,7 @@ def test_a_catalogue_run_that_is_killed_goes_on_where_it_was(bench: Bench) -> No
     bench.wait_in_conversion("killed-a")
 
     signal_process_of(run, signal.SIGKILL)
-    bench.wait(lambda: bench.run(run)["run_count"] == 2)
+    bench.wait_for_start(run, 2)
     bench.open_gate()
 
     end = bench.end_of(run)
@@ -159,7 +222,7 @@ def test_a_model_whose_run_is_ended_goes_on_from_its_finished_stages(bench: Benc
     assert len(list(bench.store.keys(f"work/{run}/stages/acquire-"))) == 1
 
     signal_process_of(run, signal.SIGTERM)
-    bench.wait(lambda: bench.run(run)["run_count"] == 2)
+    bench.wait_for_start(run, 2)
     bench.open_gate()
 
     assert bench.end_of(run)["type"] == "COMPLETED"
@@ -184,6 +247,8 @@ def test_nights_can_be_switched_off_missed_ones_are_not_caught_up_and_no_two_ove
     assert bench.end_of(missed)["name"] == "Skipped"
     first = bench.start("nightly/default", late=timedelta(hours=1), select="name:night")
     bench.wait_in_conversion("night")
+    signal_process_of(first, signal.SIGKILL)  # the night goes on all the same
+    bench.wait_for_start(first, 2)
     second = bench.start("nightly/default", select="name:night")
     refused = bench.end_of(second)
     bench.open_gate()

@@ -15,14 +15,14 @@ from prefect.client.orchestration import PrefectClient
 from deployments.automations import (
     CRASH_RUNS_THAT_DO_NOT_START,
     CRASH_SILENT_RUNS,
+    GIVE_UP_RUNS_THAT_KEEP_CRASHING,
+    RESTARTING,
     SILENCE_SECONDS,
     START_CRASHED_RUNS_AGAIN,
-    START_SECONDS,
     create_automations,
 )
 from deployments.local import LocalStack
-from tasks.domain.errors import GaveUpError
-from tasks.restarts import MOST_STARTS, refuse_more_starts
+from deployments.run_settings import START_SECONDS
 from tests.support.outage_bench import (
     CHILD,
     FLOW_RUN,
@@ -103,7 +103,7 @@ def test_a_run_whose_frameworks_process_is_killed_ends_with_the_reason(bench: Be
 
 @contextmanager
 def bounds_of(
-    bench: Bench, silence: float = SILENCE_SECONDS, start: float = START_SECONDS
+    bench: Bench, silence: float = SILENCE_SECONDS, start: float = START_SECONDS["process"]
 ) -> Iterator[None]:
     """Let the server notice in seconds what else takes it minutes."""
 
@@ -117,7 +117,7 @@ def bounds_of(
     try:
         yield
     finally:
-        asyncio.run(declare(SILENCE_SECONDS, START_SECONDS))
+        asyncio.run(declare(SILENCE_SECONDS, START_SECONDS["process"]))
 
 
 def test_a_killed_run_is_crashed_at_once_and_started_again(bench: Bench) -> None:
@@ -125,7 +125,7 @@ def test_a_killed_run_is_crashed_at_once_and_started_again(bench: Bench) -> None
 
     bench.kill(FLOW_RUN)
 
-    bench.until(run, "AwaitingRetry")
+    bench.until(run, RESTARTING)
     assert bench.latest(model) is None
     bench.let_go()
     assert bench.end_of(run)["type"] == "COMPLETED"
@@ -135,16 +135,6 @@ def test_a_killed_run_is_crashed_at_once_and_started_again(bench: Bench) -> None
     assert manifest.version == 1
 
 
-def test_a_run_that_dies_each_time_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__NAME", "release net")
-    monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__RUN_COUNT", str(MOST_STARTS))
-    refuse_more_starts()
-
-    monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__RUN_COUNT", str(MOST_STARTS + 1))
-    with pytest.raises(GaveUpError, match="release net: started 3 times, and each time"):
-        refuse_more_starts()
-
-
 def test_the_stack_declares_its_automations(bench: Bench) -> None:
     found = {each["name"]: each for each in bench.api.post("/automations/filter", json={}).json()}
 
@@ -152,10 +142,11 @@ def test_the_stack_declares_its_automations(bench: Bench) -> None:
         CRASH_SILENT_RUNS,
         CRASH_RUNS_THAT_DO_NOT_START,
         START_CRASHED_RUNS_AGAIN,
+        GIVE_UP_RUNS_THAT_KEEP_CRASHING,
     }
     assert all(each["enabled"] for each in found.values())
     assert found[CRASH_SILENT_RUNS]["trigger"]["within"] == SILENCE_SECONDS
-    assert found[CRASH_RUNS_THAT_DO_NOT_START]["trigger"]["within"] == START_SECONDS
+    assert found[CRASH_RUNS_THAT_DO_NOT_START]["trigger"]["within"] == START_SECONDS["process"]
 
 
 def test_a_run_that_is_killed_with_its_worker_is_crashed_after_some_silence(bench: Bench) -> None:
@@ -165,7 +156,7 @@ def test_a_run_that_is_killed_with_its_worker_is_crashed_after_some_silence(benc
 
         bench.kill(WORKER)
 
-        bench.until(run, "AwaitingRetry")
+        bench.until(run, RESTARTING)
     crashed = next(each for each in bench.history(run) if each["name"] == "Crashed")
     assert crashed["message"].startswith("No heartbeat for 10 s")
     assert bench.latest(model) is None
@@ -177,7 +168,7 @@ def test_a_run_that_is_killed_with_its_worker_is_crashed_after_some_silence(benc
 def test_a_run_that_a_worker_took_and_never_started_is_started_by_another(bench: Bench) -> None:
     with bounds_of(bench, start=10):
         _, run = bench.ask(state="PENDING")
-        bench.until(run, "AwaitingRetry")
+        bench.until(run, RESTARTING)
     bench.let_go()
     assert bench.end_of(run)["type"] == "COMPLETED"
     (crashed,) = [each for each in bench.history(run) if each["name"] == "Crashed"]
@@ -208,7 +199,7 @@ def test_a_worker_whose_grace_is_over_ends_its_run_which_starts_again_elsewhere(
         worker.send_signal(signal.SIGTERM)
         worker.wait(60)
 
-    bench.until(run, "AwaitingRetry")
+    bench.until(run, RESTARTING)
     assert "Crashed" in bench.names(run)
     with bench.worker("impatient", grace=60):
         bench.let_go()
@@ -246,6 +237,6 @@ def test_a_redis_that_is_killed_and_comes_back_holds_nothing_up(bench: Bench) ->
     # what goes by messages goes again: automations, which start a killed run anew
     model, run = bench.begin()
     bench.kill(FLOW_RUN)
-    bench.until(run, "AwaitingRetry")
+    bench.until(run, RESTARTING)
     bench.let_go()
     assert bench.end_of(run)["type"] == "COMPLETED"

@@ -343,7 +343,7 @@ NOT_IN_IT = {
     "reproducers.py": "keeps what explains a failure",
     "remote.py": "sends a stage elsewhere, unchanged",
     "report": "pages for people",
-    "restarts.py": "counts the starts of a run",
+    "restarts.py": "counts how often a run has crashed",
     "resume.py": "gives back what a stage made",
     "runtime.py": "lends stages their folder",
     "scratch.py": "makes and removes folders",
