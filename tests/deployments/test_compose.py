@@ -214,6 +214,12 @@ def test_who_waits_for_a_healthy_service_waits_for_one_that_can_be(
     assert all("healthcheck" in resolved[name] for name in awaited)
 
 
+def test_every_service_that_stays_says_whether_it_is_well(resolved: dict[str, Any]) -> None:
+    stays = {name for name, service in resolved.items() if service["restart"] != "no"}
+
+    assert {name for name in stays if "healthcheck" not in resolved[name]} == set()
+
+
 def test_who_waits_for_an_end_waits_for_a_service_that_ends(resolved: dict[str, Any]) -> None:
     awaited = {
         name

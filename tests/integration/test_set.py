@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -112,7 +113,11 @@ def test_everything_came_up_in_an_order_that_the_file_allows(by_hand: ByHand) ->
 
 
 @pytest.mark.parametrize(
-    "name", ["postgres", "s3", "prefect-server", "worker-cpu", "worker-catalogue"]
+    "name",
+    [
+        *("postgres", "s3", "prefect-server", "prefect-services"),
+        *("worker-cpu", "worker-catalogue", "worker-gpu"),
+    ],
 )
 def test_a_health_command_says_yes(name: str, by_hand: ByHand) -> None:
     by_hand._wait_until(name, "service_healthy")
@@ -135,6 +140,26 @@ def test_a_health_command_says_no_where_nothing_answers(
     assert not by_hand.is_healthy("prefect-server")
     assert not by_hand.is_healthy("worker-cpu")
     assert not by_hand.is_healthy("redis")
+    assert not by_hand.is_healthy("prefect-services")
+
+
+def test_background_services_that_hang_are_not_healthy(by_hand: ByHand) -> None:
+    leash = by_hand.started["prefect-services"]
+    assert leash
+    hung = psutil.Process(leash._process.pid).children(recursive=True)
+    by_hand._wait_until("prefect-services", "service_healthy")
+
+    for each in hung:
+        each.suspend()
+    try:
+        deadline = time.monotonic() + 60
+        while by_hand.is_healthy("prefect-services"):
+            assert time.monotonic() < deadline
+    finally:
+        for each in hung:
+            each.resume()
+
+    by_hand._wait_until("prefect-services", "service_healthy")
 
 
 def test_the_workers_user_is_made_before_anything_uses_the_store(by_hand: ByHand) -> None:
@@ -160,7 +185,7 @@ def test_nothing_of_ours_runs_as_root(by_hand: ByHand) -> None:
         for program in psutil.Process(leash._process.pid).children()
     ]
 
-    assert len(programs) == 4
+    assert len(programs) == 5
     assert 0 not in {each.uids().effective for each in programs}
 
 

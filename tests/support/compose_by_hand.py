@@ -48,9 +48,7 @@ AS_USER = (
 class ByHand:
     """A context manager: inside it, the services run."""
 
-    def __init__(
-        self, folder: Path, catalogue: Path, leave_out: tuple[str, ...] = ("worker-gpu",)
-    ) -> None:
+    def __init__(self, folder: Path, catalogue: Path, leave_out: tuple[str, ...] = ()) -> None:
         self.folder = folder
         self._catalogue = catalogue
         self.secrets_folder = folder / "secrets"
@@ -58,7 +56,7 @@ class ByHand:
         self._leave_out = leave_out
         self._exits = ExitStack()
         self.started: dict[str, Leashed | None] = {}
-        wanted = ("api", "redis", "worker-cpu", "worker-catalogue")
+        wanted = ("api", "redis", "worker-cpu", "worker-catalogue", "worker-gpu")
         self.ports = {name: free_port() for name in wanted}
         self.services: dict[str, Any] = {}
 
@@ -211,6 +209,8 @@ class ByHand:
         if name == "postgres":
             path = f"{self._postgres.program.path}:{path}"
             found |= {"PGHOST": "127.0.0.1", "PGPORT": str(self._postgres.port)}
+        if name == "worker-gpu":  # its GPU is but a name here, and its packages are the CPU's
+            found |= {"CONVEYOR_GPU_DEVICES": '["fake-0"]', "CONVEYOR_GPU_REQUIRE_RUNTIME": "false"}
         more = {
             "PATH": path,
             "CONVEYOR_CATALOGUE": str(self._catalogue),
