@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from prefect import flow, task
 from prefect.settings import get_current_settings
 
+from deployments.processes import free_port
 from deployments.worker import GPU, main, runtime_fault
 from tasks.gpus import claim, host_gpus
 from tasks.remote import on_gpu
@@ -92,15 +94,19 @@ def process_of(worker: Leashed) -> psutil.Process:
 
 
 def test_two_workers_of_one_host_have_different_gpus_and_one_that_is_stopped_ends_its_run_first(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deploy()
+    port = free_port()
+    monkeypatch.setenv("PREFECT_WORKER_WEBSERVER_PORT", str(port))
+    health = f"http://127.0.0.1:{port}/health"
     with (
         gpu_worker(tmp_path, "first", "--limit", "1") as first,
         gpu_worker(tmp_path, "second", "--limit", "1"),
-        gpu_worker(tmp_path, "third", wait=False) as third,
+        gpu_worker(tmp_path, "third", "--with-healthcheck", wait=False) as third,
     ):
         wait_for_words(third, "waiting: other workers of this host")
+        while_it_waits = httpx.get(health, trust_env=False)
 
         def stop_the_first() -> None:
             wait_until_running("two 0")
@@ -112,6 +118,29 @@ def test_two_workers_of_one_host_have_different_gpus_and_one_that_is_stopped_end
         assert {each.worker: each.gpu for each in stays} == {"first": GPUS[0], "second": GPUS[1]}
         assert first.wait() == 0
         wait_for_words(third, "started!")
+        once_it_has_one = httpx.get(health, trust_env=False)
+
+    assert while_it_waits.json() == {"message": "waiting for a GPU"}
+    assert once_it_has_one.json() == {"message": "OK"}
+
+
+def test_two_workers_of_one_host_without_a_name_are_two_to_the_server() -> None:
+    told = [
+        subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                "from deployments.worker import _own_name as n; print(n(['a']))",
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for _ in range(2)
+    ]
+
+    assert len(set(told)) == 2
+    assert all(each.startswith(f"{platform.node()}-a-") for each in told)
 
 
 def test_a_run_whose_worker_is_killed_keeps_its_gpu_until_it_ends() -> None:
