@@ -10,6 +10,7 @@ import argparse
 import sys
 import time
 from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,8 @@ SWITCH = "conveyor_nightly"
 
 _UNFINISHED = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 _SERVER_SECONDS = 120.0
+_BUCKET_IS_THERE = {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}
+_NO_ANSWER = HTTPStatus.SERVICE_UNAVAILABLE
 
 
 async def wait_for_server(client: PrefectClient) -> None:
@@ -85,6 +88,9 @@ async def create_switch(client: PrefectClient, *, local: bool) -> None:
 def create_bucket() -> None:
     """Create the bucket of the settings, unless it exists; wait for its server if need be.
 
+    A status of 500 and more is a server that starts, too: MinIO answers 503 until it knows its
+    disks and users.
+
     Raises:
         SystemExit: The server refused, or did not answer within two minutes.
     """
@@ -95,14 +101,15 @@ def create_bucket() -> None:
     while True:
         try:
             store.client.create_bucket(Bucket=store.bucket)
-        except ClientError as error:
-            if error.response["Error"]["Code"] in {
-                "BucketAlreadyOwnedByYou",
-                "BucketAlreadyExists",
-            }:
+        except (ClientError, BotoCoreError) as error:
+            answer = getattr(error, "response", {})
+            if answer.get("Error", {}).get("Code") in _BUCKET_IS_THERE:
                 return
-            sys.exit(f"{store.url('')}: cannot be created ({error}). Are the credentials right?")
-        except BotoCoreError as error:
+            status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", _NO_ANSWER)
+            if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                sys.exit(
+                    f"{store.url('')}: cannot be created ({error}). Are the credentials right?"
+                )
             if time.monotonic() > deadline:
                 sys.exit(f"{store.url('')}: no S3 server answers ({error}). Is it up?")
             time.sleep(1)

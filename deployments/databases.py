@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sysconfig
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -242,12 +242,26 @@ def _wait_for(answers: Callable[[], bool], process: Leashed) -> None:
 
 
 def kept_secret(path: Path) -> str:
-    """Return the secret in ``path``, which only its owner can read; make it at first use."""
+    """Return the secret in ``path``, which only its owner can read; make it at first use.
+
+    Raises:
+        StackError: The file is empty.
+    """
     if not path.exists():
-        path.touch(mode=0o600)
-        path.write_text(secrets.token_hex(16))
+        # whole or not at all, and by one of two that come at the same time
+        new = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_hex(16))
+            with suppress(FileExistsError):
+                path.hardlink_to(new)
+        finally:
+            new.unlink()
     path.chmod(0o600)
-    return path.read_text()
+    if not (secret := path.read_text().strip()):
+        raise StackError(f"{path}: the password is empty. Remove the file; a new one is made.")
+    return secret
 
 
 def _version_of(program: Path) -> str:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
+
+from prefect.settings import get_current_settings
 
 from deployments.draining import DrainingWorker
 from deployments.processes import StackError
 from tasks.gpus import GpuClaim, claim, host_gpus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from anyio.abc import TaskStatus
     from prefect.client.schemas.objects import FlowRun
@@ -80,3 +85,29 @@ def claim_gpus(most: int | None, say: Callable[[str], None]) -> list[GpuClaim]:
             say(f"waiting: other workers of this host, or their runs, have {', '.join(gpus)}")
             said = True
         time.sleep(_BETWEEN_LOOKS_SECONDS)
+
+
+@contextmanager
+def answering_health() -> Iterator[None]:
+    """Answer ``/health`` where Prefect's worker will, until it does.
+
+    A worker that waits for a GPU is well: who is asked for health and says nothing is taken for one
+    that did not come up, and is killed, or ends the start of all others.
+    """
+    place = get_current_settings().worker.webserver
+    with ThreadingHTTPServer((place.host, place.port), _Well) as server:
+        threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+
+
+class _Well(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"message": "waiting for a GPU"}')
+
+    def log_message(self, *_: object) -> None:
+        """Write nothing."""

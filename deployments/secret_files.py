@@ -59,18 +59,17 @@ def make(folder: Path) -> list[str]:
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
-    key, secret = f"conveyor{secrets.token_hex(6)}", secrets.token_urlsafe(30)
     wanted = {
         "POSTGRES_PASSWORD": secrets.token_urlsafe(30),
         "REDIS_PASSWORD": secrets.token_urlsafe(30),
         "SERVER_AUTH": f"conveyor:{secrets.token_urlsafe(30)}",
-        "S3_ROOT_KEY_ID": key,
-        "S3_ROOT_SECRET": secret,
+        # MinIO takes names of 3 to 20 characters, and secrets of 8 to 40
+        "S3_ROOT_KEY_ID": f"conveyor{secrets.token_hex(6)}",
+        "S3_ROOT_SECRET": secrets.token_urlsafe(30),
+        "S3_WORKER_KEY_ID": f"worker{secrets.token_hex(6)}",
+        "S3_WORKER_SECRET": secrets.token_urlsafe(30),
     }
-    made = [name for name, value in wanted.items() if _create(folder / name, value)]
-    # the workers' own user of the store is made by hand: docs/machines/set.md
-    same = {f"S3_WORKER_{name}": folder / f"S3_ROOT_{name}" for name in ("KEY_ID", "SECRET")}
-    return made + [name for name, of in same.items() if _create(folder / name, of.read_text())]
+    return [name for name, value in wanted.items() if _create(folder / name, value)]
 
 
 def main(arguments: list[str]) -> int:

@@ -9,15 +9,20 @@ host that no other worker has, and lends each run one.
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import sys
+from contextlib import nullcontext
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from deployments.processes import StackError
 from tasks.settings import gpu_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 CPU, GPU = "cpu", "gpu"
 
@@ -70,7 +75,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="deployments.worker", description=__doc__)
     parser.add_argument("--pool", required=True, choices=[CPU, GPU])
-    parser.add_argument("--name", help="in the UI; absent: the host's, with its GPUs")
+    parser.add_argument(
+        "--name", help="in the UI; absent: the host's, with its queues and process, or its GPUs"
+    )
     parser.add_argument("--work-queue", action="append", help="of the pool; all of them, if absent")
     parser.add_argument("--limit", type=int, help="runs at the same time; on a GPU pool: GPUs")
     parser.add_argument(
@@ -88,10 +95,10 @@ async def _work(options: argparse.Namespace) -> None:
     from prefect.settings import get_current_settings
 
     from deployments.draining import DrainingWorker, work
-    from deployments.gpu_worker import GpuWorker, claim_gpus
+    from deployments.gpu_worker import GpuWorker, answering_health, claim_gpus
 
     common: dict[str, Any] = {
-        "name": options.name or platform.node(),
+        "name": options.name or _own_name(options.work_queue or ()),
         "work_pool_name": options.pool,
         "work_queues": options.work_queue,
         "prefetch_seconds": get_current_settings().worker.prefetch_seconds,
@@ -100,13 +107,19 @@ async def _work(options: argparse.Namespace) -> None:
     }
     worker: DrainingWorker
     if options.pool == GPU:
-        claims = claim_gpus(options.limit, lambda words: print(words, flush=True))  # noqa: T201
-        if options.name is None:  # two workers of one name would be one to the server
+        with answering_health() if options.with_healthcheck else nullcontext():
+            claims = claim_gpus(options.limit, lambda words: print(words, flush=True))  # noqa: T201
+        if options.name is None:
             common["name"] = "-".join([platform.node(), *(each.gpu[:12] for each in claims)])
         worker = GpuWorker(claims=claims, **common)
     else:
         worker = DrainingWorker(limit=options.limit, **common)
     await work(worker, options.grace, healthcheck=options.with_healthcheck)
+
+
+def _own_name(queues: Sequence[str]) -> str:
+    """Return a name that no other worker of this host has; of one name, two would be one worker."""
+    return "-".join([platform.node(), *queues, str(os.getpid())])
 
 
 def _is_installed(name: str) -> bool:

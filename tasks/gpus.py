@@ -2,8 +2,9 @@
 
 Each GPU has a lock file that all workers of the host see. A worker takes the lock alone, so no
 other worker has that GPU, and then shares it with the runs that it starts. A run whose worker
-was killed still holds its share: nobody gets that GPU before the run has ended. The kernel
-frees a lock with the process that held it, however that ends.
+was killed still holds its share: nobody gets that GPU before the run has ended. One that had not
+yet taken its share when its worker died fails: somebody else may have the GPU by then. The
+kernel frees a lock with the process that held it, however that ends.
 
 Prefect has no such thing: its limits count runs, and do not say which of several devices a run
 gets; a limit for each device is freed a minute after its holder died, not at once.
@@ -20,6 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks.domain.errors import LostRunError
 from tasks.settings import gpu_settings
 
 if TYPE_CHECKING:
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 
 LENT_LOCK = "CONVEYOR_LENT_GPU_LOCK"
 """Variable by which a worker tells a run the lock of the GPU that it lends it."""
+
+LENDER = "CONVEYOR_GPU_LENDER"
+"""Variable by which a worker tells a run who lends it the GPU: its process, and when that began."""
 
 _QUERY = ("--query-gpu=index,uuid", "--format=csv,noheader")
 _SECONDS = 20
@@ -79,7 +84,11 @@ class GpuClaim:
 
     def environment(self) -> dict[str, str]:
         """Return the variables of a run that gets this GPU, and no other."""
-        return {"CUDA_VISIBLE_DEVICES": self.gpu, LENT_LOCK: str(self.lock)}
+        return {
+            "CUDA_VISIBLE_DEVICES": self.gpu,
+            LENT_LOCK: str(self.lock),
+            LENDER: f"{os.getpid()} {_began(os.getpid())}",
+        }
 
     def release(self) -> None:
         """Give the GPU back; a run that still has it keeps it until its end."""
@@ -102,7 +111,12 @@ def claim(gpu: str) -> GpuClaim | None:
 
 @contextmanager
 def hold_lent_gpu() -> Iterator[None]:
-    """Hold the GPU that the worker lent to this run; outside such a worker, do nothing."""
+    """Hold the GPU that the worker lent to this run; outside such a worker, do nothing.
+
+    Raises:
+        LostRunError: The worker has died before this run could take its share of the lock, which
+            the kernel freed with it; worth another try, on another worker.
+    """
     path = os.environ.get(LENT_LOCK)
     if not path:
         yield
@@ -110,6 +124,14 @@ def hold_lent_gpu() -> Iterator[None]:
     descriptor = _open(Path(path))
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH)
+        # A lender that lives has held its own share all along, so nobody came between.
+        pid, _, began = os.environ.get(LENDER, "").partition(" ")
+        if not began or _began(int(pid)) != began:
+            message = (
+                f"GPU {os.environ.get('CUDA_VISIBLE_DEVICES')}: the worker that lent it (process "
+                f"{pid or 'unknown'}) died while this run started. Another worker may have the GPU."
+            )
+            raise LostRunError(message)
         yield
     finally:
         os.close(descriptor)
@@ -124,4 +146,24 @@ def _lock_path(gpu: str) -> Path:
 
 
 def _open(path: Path) -> int:
-    return os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    """Open a lock file, which may be another user's.
+
+    Created only where it is not there: with ``O_CREAT``, kernels that protect regular files
+    (``fs.protected_regular``) refuse another user's file in a folder like ``/tmp``.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    while True:
+        with suppress(FileNotFoundError):
+            return os.open(path, flags)
+        with suppress(FileExistsError):  # another worker was quicker
+            return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o644)
+
+
+def _began(pid: int) -> str:
+    """Return when a process began, in the kernel's ticks; empty if it is gone, or is a zombie."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    state, *fields = text.rpartition(")")[2].split()  # its name may have spaces in it
+    return "" if state in "ZX" else fields[18]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import redirect_stdout
+from io import StringIO
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
@@ -67,11 +69,33 @@ def check_available(device: Device, available: Sequence[str]) -> str:
     raise ConfigurationError(message)
 
 
-def check_chosen(device: Device, chosen: Sequence[str]) -> None:
+def load_cuda() -> str:
+    """Load CUDA and cuDNN, as the packages of the extra ``gpu`` bring them.
+
+    They lie where the linker does not look; where torch is in the process they are loaded with
+    it, and a process of ONNX Runtime's own has no torch.
+
+    Returns:
+        What was not found, in ONNX Runtime's words; empty if nothing was missing.
+    """
+    import onnxruntime
+
+    said = StringIO()
+    with redirect_stdout(said):  # it prints what it misses, and raises nothing
+        onnxruntime.preload_dlls()
+    return short(said.getvalue())
+
+
+def check_chosen(device: Device, chosen: Sequence[str], missing: str = "") -> None:
     """Make sure that a session runs where it was asked to.
 
     The GPU build lists CUDA as available without a GPU too, and then falls back to the CPU in
     silence, even where CUDA alone is asked for: only the session itself knows.
+
+    Args:
+        device: What was asked for.
+        chosen: The session's own providers.
+        missing: What of CUDA was not found, as ``load_cuda`` returns it.
 
     Raises:
         ConfigurationError: It runs elsewhere.
@@ -81,8 +105,8 @@ def check_chosen(device: Device, chosen: Sequence[str]) -> None:
     got = ", ".join(chosen) or "none"
     message = (
         f"onnxruntime: the session does not run on '{device}' (expected {PROVIDERS[device]} "
-        f"first, got {got}). Check that 'nvidia-smi' shows a GPU and that the CUDA and cuDNN "
-        "of onnxruntime-gpu's release notes are installed, or use device 'cpu'."
+        f"first, got {got}{f'; {missing}' if missing else ''}). Check that 'nvidia-smi' shows a "
+        "GPU and that requirements/gpu.txt is installed, or use device 'cpu'."
     )
     raise ConfigurationError(message)
 
@@ -110,6 +134,7 @@ def open_session(
     import onnxruntime
 
     provider = check_available(device, onnxruntime.get_available_providers())
+    missing = load_cuda() if device == "cuda" else ""
     options = onnxruntime.SessionOptions()
     levels = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = getattr(levels, _LEVELS[optimisation])
@@ -129,7 +154,7 @@ def open_session(
             "converter or another opset."
         )
         raise VerificationError(message) from error
-    check_chosen(device, session.get_providers())
+    check_chosen(device, session.get_providers(), missing)
     return session
 
 
@@ -150,8 +175,8 @@ def run_session(
     }
 
 
-def short(error: BaseException, limit: int = 500) -> str:
-    """Return an error's words in one line without its trailing stop."""
+def short(error: BaseException | str, limit: int = 500) -> str:
+    """Return an error, or what was printed, in one line without its trailing stop."""
     words = " ".join(str(error).split())
     return (words if len(words) <= limit else f"{words[:limit]} …").rstrip(". ")
 

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from tasks.domain.errors import ReleaseError
 from tasks.domain.value import Value
 from tasks.gpus import gpu_is_there
 from tasks.isolation import Family
+from tasks.runners.onnxruntime_runner import MODEL, PROVIDERS, open_session
 
 _DRIVER = (
     "Start the worker on a machine with an NVIDIA GPU and its driver ('nvidia-smi' must show it), "
     "and in a container give it the device."
 )
 _EXTRA = "Install the extra 'gpu' in place of 'cpu' there (pip install -r requirements/gpu.txt)."
+
+
+_NO_TENSORFLOW = (
+    "The extra 'gpu' brings CUDA 13, for torch and ONNX Runtime; TensorFlow is built for CUDA 12, "
+    "and the two cannot be in one environment. Give the recipe device 'cpu', or targets [onnx]; "
+    "docs/machines/routing.md."
+)
 
 
 class LookRequest(Value):
@@ -60,27 +71,51 @@ def _tensorflow() -> Look:
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")
-    built = "built for CUDA" if tf.test.is_built_with_cuda() else "without CUDA"
+    cuda = tf.sysconfig.get_build_info().get("cuda_version")
+    built = f"built for CUDA {cuda}" if cuda else "without CUDA"
     return Look(
         usable=bool(gpus),
         expected="a GPU that TensorFlow can use",
         found=f"tensorflow {tf.__version__} {built}, {len(gpus)} GPUs",
-        remedy=f"{_EXTRA} {_DRIVER}",
+        remedy=_NO_TENSORFLOW,
     )
 
 
 def _onnxruntime() -> Look:
     import onnxruntime
 
-    # the GPU build lists CUDA without a GPU too, and then runs on the CPU in silence
     providers, there = onnxruntime.get_available_providers(), gpu_is_there()
-    listed = "CUDAExecutionProvider" in providers
+    listed = PROVIDERS["cuda"] in providers
+    # the GPU build lists CUDA without a GPU, and without CUDA's libraries: a session must be asked
+    against = _against_cuda() if listed else ""
     return Look(
-        usable=listed and there,
+        usable=listed and not against,
         expected="CUDAExecutionProvider and a GPU",
         found=(
             f"onnxruntime {onnxruntime.__version__} with {', '.join(providers)}, "
-            f"{'a GPU' if there else 'no GPU'}"
+            f"{'a GPU' if there else 'no GPU'}{f', {against}' if against else ''}"
         ),
-        remedy=_DRIVER if listed else f"{_EXTRA}{'' if there else f' {_DRIVER}'}",
+        remedy=" ".join(
+            words
+            for words, fits in ((_EXTRA, not listed or there), (_DRIVER, listed or not there))
+            if fits
+        ),
     )
+
+
+def _against_cuda() -> str:
+    """Open a session of one operator on CUDA; return why it does not run there, else nothing."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "look", [x], [y])
+    opset = helper.make_opsetid("", 17)
+    with TemporaryDirectory() as folder:
+        path = Path(folder, MODEL)
+        onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), path)
+        try:
+            open_session("look", path, "cuda")
+        except ReleaseError as error:
+            return f"and a session of one operator says: {error}"
+    return ""

@@ -112,6 +112,22 @@ def test_workers_get_neither_the_databases_secrets_nor_the_stores_owner(
         assert set(worker["networks"]) == {"default"}
 
 
+def test_the_workers_user_is_made_by_the_stores_own_client_with_the_shipped_policy(
+    whole: dict[str, Any],
+) -> None:
+    services = whole["services"]
+    maker = services["s3-user"]
+    files = {each["target"]: whole["configs"][each["source"]]["file"] for each in maker["configs"]}
+
+    assert maker["image"] == services["s3"]["image"]
+    assert maker["depends_on"]["s3"]["condition"] == "service_healthy"
+    assert set(services["bootstrap"]["depends_on"]) == {"prefect-server", "s3-user"}
+    assert [files[word] for word in maker["command"]] == [str(ROOT / "deployments/store_user.sh")]
+    policy = files[maker["environment"]["S3_POLICY"]]
+    assert policy == str(ROOT / "deployments" / "policies" / "worker.json")
+    assert maker["environment"]["S3_BUCKET"] == "models"
+
+
 def test_database_and_messages_are_on_a_network_of_the_servers_alone(
     whole: dict[str, Any],
 ) -> None:
@@ -143,7 +159,7 @@ def test_no_container_runs_as_root_but_the_store_whose_image_knows_no_other_user
         name: service.get("user") for name, service in resolved.items() if "build" not in service
     }
 
-    assert others == {"postgres": "postgres", "redis": "redis", "s3": None}
+    assert others == {"postgres": "postgres", "redis": "redis", "s3": None, "s3-user": "1000"}
     stage = re.compile(r"^FROM (?:\S+) AS (cpu|gpu)\n(?:.+\n)*?USER (\d+)$", re.MULTILINE)
     assert dict(stage.findall(DOCKERFILE)) == {"cpu": "1000", "gpu": "1000"}
 
@@ -172,7 +188,7 @@ def test_workers_can_be_as_many_as_wanted(resolved: dict[str, Any]) -> None:
 def test_every_image_is_a_fixed_one(resolved: dict[str, Any]) -> None:
     foreign = [s["image"] for s in resolved.values() if "build" not in s]
 
-    assert len(foreign) == 3
+    assert len(foreign) == 4
     assert all(re.search(r":\D*\d", image) for image in foreign)
 
 
@@ -198,6 +214,12 @@ def test_who_waits_for_a_healthy_service_waits_for_one_that_can_be(
     assert all("healthcheck" in resolved[name] for name in awaited)
 
 
+def test_every_service_that_stays_says_whether_it_is_well(resolved: dict[str, Any]) -> None:
+    stays = {name for name, service in resolved.items() if service["restart"] != "no"}
+
+    assert {name for name in stays if "healthcheck" not in resolved[name]} == set()
+
+
 def test_who_waits_for_an_end_waits_for_a_service_that_ends(resolved: dict[str, Any]) -> None:
     awaited = {
         name
@@ -206,7 +228,7 @@ def test_who_waits_for_an_end_waits_for_a_service_that_ends(resolved: dict[str, 
         if how["condition"] == "service_completed_successfully"
     }
 
-    assert awaited == {"bootstrap", "migrate"}
+    assert awaited == {"bootstrap", "migrate", "s3-user"}
     assert {resolved[name]["restart"] for name in awaited} == {"no"}
 
 

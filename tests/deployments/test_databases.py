@@ -20,7 +20,15 @@ from redis import Redis as Client
 from redis.exceptions import AuthenticationError
 
 from deployments.backing import Backing
-from deployments.databases import Database, Postgres, Program, Redis, find_postgres, find_redis
+from deployments.databases import (
+    Database,
+    Postgres,
+    Program,
+    Redis,
+    find_postgres,
+    find_redis,
+    kept_secret,
+)
 from deployments.processes import StackError
 
 if TYPE_CHECKING:
@@ -240,3 +248,43 @@ def test_the_local_server_has_the_settings_of_the_compose_file(tmp_path: Path) -
     assert {name for name in local if name.endswith("_URL")} == {
         name for name in compose if name.endswith("_URL")
     }
+
+
+def test_a_secret_is_made_once_and_its_owners_alone(tmp_path: Path) -> None:
+    path = tmp_path / "password"
+
+    first, second = kept_secret(path), kept_secret(path)
+
+    assert first == second
+    assert len(first) == 32
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [each.name for each in tmp_path.iterdir()] == ["password"]
+
+
+MAKER = """
+import os, signal, sys
+from pathlib import Path
+from deployments import databases
+def cut_short(size):
+    os.kill(os.getpid(), signal.SIGKILL)
+databases.secrets.token_hex = lambda size: "ab" * size if size < 16 else cut_short(size)
+databases.kept_secret(Path(sys.argv[1]))
+"""
+
+
+def test_a_start_that_is_killed_before_the_secret_is_written_leaves_none(tmp_path: Path) -> None:
+    path = tmp_path / "password"
+    killed = subprocess.run([sys.executable, "-c", MAKER, path], cwd=ROOT, check=False)
+
+    assert killed.returncode == -signal.SIGKILL
+    assert not path.exists()
+    assert len(kept_secret(path)) == 32
+
+
+@pytest.mark.parametrize("content", ["", "\n"])
+def test_an_empty_secret_is_no_secret(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "password"
+    path.write_text(content)
+
+    with pytest.raises(StackError, match=r"password: the password is empty\. Remove"):
+        kept_secret(path)

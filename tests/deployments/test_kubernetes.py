@@ -93,7 +93,6 @@ def test_each_setting_is_the_same_as_in_the_compose_file() -> None:
 def test_a_container_gets_the_secrets_that_its_settings_name() -> None:
     maps = of_kind("ConfigMap")
     made = set(re.findall(r'"([A-Z0-9_]+)": ', Path(secret_files.__file__).read_text()))
-    made |= {"S3_WORKER_KEY_ID", "S3_WORKER_SECRET"}
 
     for name, (pod, container) in containers().items():
         (source,) = container["envFrom"]
@@ -151,12 +150,20 @@ def test_who_is_asked_for_health_serves_it() -> None:
     probed = 0
     for _, container in containers().values():
         for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
-            if kind in container:
+            if "httpGet" in container.get(kind, {}):
                 asked = container[kind]["httpGet"]
                 (port,) = [p for p in container["ports"] if p["name"] == asked["port"]]
                 assert ports[asked["path"]] == port["containerPort"]
                 probed += 1
     assert probed == 3 + 3 * 2
+
+
+def test_the_background_services_are_asked_for_health_as_in_the_compose_file() -> None:
+    _, container = containers()["prefect-services"]
+    _, *command = COMPOSE["services"]["prefect-services"]["healthcheck"]["test"]
+
+    for kind in ("startupProbe", "livenessProbe"):
+        assert container[kind]["exec"]["command"] == command
 
 
 def test_every_image_is_one_that_the_kustomization_names() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from prefect import flow, task
 from prefect.settings import get_current_settings
 
+from deployments.processes import free_port
 from deployments.worker import GPU, main, runtime_fault
 from tasks.gpus import claim, host_gpus
 from tasks.remote import on_gpu
@@ -30,6 +32,20 @@ if TYPE_CHECKING:
 
     from deployments.processes import Leashed
     from deployments.s3_server import S3Server
+
+
+RUN_THAT_TAKES_ITS_TIME = """
+import sys
+from tasks.domain.errors import LostRunError
+from tasks.gpus import hold_lent_gpu
+print("the run starts", flush=True)
+sys.stdin.readline()
+try:
+    with hold_lent_gpu():
+        print("has it", flush=True)
+except LostRunError as error:
+    print("LostRunError", error, flush=True)
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -78,15 +94,19 @@ def process_of(worker: Leashed) -> psutil.Process:
 
 
 def test_two_workers_of_one_host_have_different_gpus_and_one_that_is_stopped_ends_its_run_first(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deploy()
+    port = free_port()
+    monkeypatch.setenv("PREFECT_WORKER_WEBSERVER_PORT", str(port))
+    health = f"http://127.0.0.1:{port}/health"
     with (
         gpu_worker(tmp_path, "first", "--limit", "1") as first,
         gpu_worker(tmp_path, "second", "--limit", "1"),
-        gpu_worker(tmp_path, "third", wait=False) as third,
+        gpu_worker(tmp_path, "third", "--with-healthcheck", wait=False) as third,
     ):
         wait_for_words(third, "waiting: other workers of this host")
+        while_it_waits = httpx.get(health, trust_env=False)
 
         def stop_the_first() -> None:
             wait_until_running("two 0")
@@ -98,6 +118,29 @@ def test_two_workers_of_one_host_have_different_gpus_and_one_that_is_stopped_end
         assert {each.worker: each.gpu for each in stays} == {"first": GPUS[0], "second": GPUS[1]}
         assert first.wait() == 0
         wait_for_words(third, "started!")
+        once_it_has_one = httpx.get(health, trust_env=False)
+
+    assert while_it_waits.json() == {"message": "waiting for a GPU"}
+    assert once_it_has_one.json() == {"message": "OK"}
+
+
+def test_two_workers_of_one_host_without_a_name_are_two_to_the_server() -> None:
+    told = [
+        subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                "from deployments.worker import _own_name as n; print(n(['a']))",
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for _ in range(2)
+    ]
+
+    assert len(set(told)) == 2
+    assert all(each.startswith(f"{platform.node()}-a-") for each in told)
 
 
 def test_a_run_whose_worker_is_killed_keeps_its_gpu_until_it_ends() -> None:
@@ -130,6 +173,76 @@ with hold_lent_gpu():
     print("held", flush=True)
     sys.stdin.read()
 """
+
+
+@pytest.mark.parametrize("another_worker", [True, False], ids=["claimed-anew", "free"])
+def test_a_run_whose_worker_is_killed_before_it_took_its_lock_does_not_use_the_gpu(
+    another_worker: bool,  # noqa: FBT001 - a case
+) -> None:
+    worker = subprocess.Popen(
+        [sys.executable, "-c", WORKER_THAT_STARTS_A_RUN],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert worker.stdout
+    assert worker.stdin
+    assert worker.stdout.readline() == "the run starts\n"
+    worker.kill()
+    worker.wait()
+
+    theirs = claim("fake-0") if another_worker else None
+    worker.stdin.write("its imports are done\n")
+    worker.stdin.close()
+
+    assert (theirs is not None) is another_worker
+    assert worker.stdout.read().startswith("LostRunError GPU fake-0: the worker that lent it")
+    if theirs:
+        theirs.release()
+    freed = claim("fake-0")
+    assert freed is not None
+    freed.release()
+
+
+# the run has its worker's standard input and output, as Prefect's processes have not
+WORKER_THAT_STARTS_A_RUN = f"""
+import os, subprocess, sys
+from tasks.gpus import claim
+run = {RUN_THAT_TAKES_ITS_TIME!r}
+subprocess.Popen([sys.executable, "-c", run], env=os.environ | claim("fake-0").environment()).wait()
+"""
+
+
+def test_a_run_whose_worker_lives_uses_the_gpu() -> None:
+    worker = subprocess.run(
+        [sys.executable, "-c", WORKER_THAT_STARTS_A_RUN],
+        input="its imports are done\n",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert worker.stdout.splitlines() == ["the run starts", "has it"]
+
+
+def test_the_lock_file_of_another_user_is_opened_where_the_kernel_protects_regular_files(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = claim("fake-0")
+    assert first is not None
+    first.release()
+    real = os.open
+
+    def as_with_fs_protected_regular(path: Path, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_CREAT and path.exists():
+            raise FileExistsError if flags & os.O_EXCL else PermissionError(path)
+        return real(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", as_with_fs_protected_regular)
+    again = claim("fake-0")
+
+    assert again is not None
+    again.release()
 
 
 def test_a_gpu_that_is_claimed_is_nobody_elses(tmp_path: Path) -> None:

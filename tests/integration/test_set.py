@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -12,6 +14,7 @@ import yaml
 from redis import Redis
 
 from deployments.databases import find_postgres, find_redis
+from deployments.policies import policy
 from tasks.storage.s3 import open_store
 from tests.flows.conftest import LINEAR
 from tests.support.compose_by_hand import ByHand
@@ -106,10 +109,16 @@ def test_everything_came_up_in_an_order_that_the_file_allows(by_hand: ByHand) ->
     assert order.index("migrate") < order.index("prefect-server") < order.index("bootstrap")
     for name, process in by_hand.started.items():
         code = process.returncode if process else None
-        assert code == (0 if name in {"migrate", "bootstrap"} else None), name
+        assert code == (0 if name in {"migrate", "s3-user", "bootstrap"} else None), name
 
 
-@pytest.mark.parametrize("name", ["postgres", "prefect-server", "worker-cpu", "worker-catalogue"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("postgres", "s3", "prefect-server", "prefect-services"),
+        *("worker-cpu", "worker-catalogue", "worker-gpu"),
+    ],
+)
 def test_a_health_command_says_yes(name: str, by_hand: ByHand) -> None:
     by_hand._wait_until(name, "service_healthy")
 
@@ -131,6 +140,41 @@ def test_a_health_command_says_no_where_nothing_answers(
     assert not by_hand.is_healthy("prefect-server")
     assert not by_hand.is_healthy("worker-cpu")
     assert not by_hand.is_healthy("redis")
+    assert not by_hand.is_healthy("prefect-services")
+
+
+def test_background_services_that_hang_are_not_healthy(by_hand: ByHand) -> None:
+    leash = by_hand.started["prefect-services"]
+    assert leash
+    hung = psutil.Process(leash._process.pid).children(recursive=True)
+    by_hand._wait_until("prefect-services", "service_healthy")
+
+    for each in hung:
+        each.suspend()
+    try:
+        deadline = time.monotonic() + 60
+        while by_hand.is_healthy("prefect-services"):
+            assert time.monotonic() < deadline
+    finally:
+        for each in hung:
+            each.resume()
+
+    by_hand._wait_until("prefect-services", "service_healthy")
+
+
+def test_the_workers_user_is_made_before_anything_uses_the_store(by_hand: ByHand) -> None:
+    told = json.loads(by_hand.told_to_mc.read_text())
+    given = by_hand.store.environment(worker=True)
+    order = list(by_hand.started)
+
+    assert order.index("s3-user") < order.index("bootstrap")
+    assert told["policies"] == {"conveyor-worker": policy("worker", by_hand.store.bucket)}
+    assert told["users"] == {
+        given["CONVEYOR_STORE_ACCESS_KEY_ID"]: {
+            "secret": given["CONVEYOR_STORE_SECRET_ACCESS_KEY"],
+            "policies": ["conveyor-worker"],
+        }
+    }
 
 
 def test_nothing_of_ours_runs_as_root(by_hand: ByHand) -> None:
@@ -141,7 +185,7 @@ def test_nothing_of_ours_runs_as_root(by_hand: ByHand) -> None:
         for program in psutil.Process(leash._process.pid).children()
     ]
 
-    assert len(programs) == 4
+    assert len(programs) == 5
     assert 0 not in {each.uids().effective for each in programs}
 
 

@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = (ROOT / "deployments" / "Dockerfile").read_text()
 BIN = Path(sys.executable).parent
 WRITABLE = ("cache", "keys", "scratch", "tmp")
-FOREIGN = ("postgres", "redis", "s3")
+FOREIGN = ("postgres", "redis", "s3", "s3-user")
 SECONDS = 180
 USER = 1000
 AS_USER = (
@@ -48,9 +48,7 @@ AS_USER = (
 class ByHand:
     """A context manager: inside it, the services run."""
 
-    def __init__(
-        self, folder: Path, catalogue: Path, leave_out: tuple[str, ...] = ("worker-gpu",)
-    ) -> None:
+    def __init__(self, folder: Path, catalogue: Path, leave_out: tuple[str, ...] = ()) -> None:
         self.folder = folder
         self._catalogue = catalogue
         self.secrets_folder = folder / "secrets"
@@ -58,7 +56,7 @@ class ByHand:
         self._leave_out = leave_out
         self._exits = ExitStack()
         self.started: dict[str, Leashed | None] = {}
-        wanted = ("api", "redis", "worker-cpu", "worker-catalogue")
+        wanted = ("api", "redis", "worker-cpu", "worker-catalogue", "worker-gpu")
         self.ports = {name: free_port() for name in wanted}
         self.services: dict[str, Any] = {}
 
@@ -85,6 +83,11 @@ class ByHand:
     @property
     def api_url(self) -> str:
         return f"http://127.0.0.1:{self.ports['api']}/api"
+
+    @property
+    def told_to_mc(self) -> Path:
+        """What MinIO's client was told; the store here has the same user from its start."""
+        return self.folder / "scratch" / "mc.json"
 
     def is_healthy(self, name: str) -> bool:
         """Ask a service's own health command."""
@@ -121,8 +124,10 @@ class ByHand:
         config = [str(BIN / "docker-compose"), "-f", str(ROOT / "docker-compose.yml")]
         config += ["--profile", "*", "config"]
         said = subprocess.run(config, capture_output=True, text=True, check=True, env={}).stdout
-        services = yaml.safe_load(said)["services"]
-        self.services = {k: v for k, v in services.items() if k not in self._leave_out}
+        whole = yaml.safe_load(said)
+        self._configs = {name: each["file"] for name, each in whole["configs"].items()}
+        services = whole["services"].items()
+        self.services = {k: v for k, v in services if k not in self._leave_out}
         postgres, redis = find_postgres(), find_redis()
         assert postgres
         assert redis
@@ -133,6 +138,7 @@ class ByHand:
             if name in WRITABLE and os.geteuid() == 0:
                 os.chown(self.folder / name, USER, USER)
         (self.folder / "programs" / "redis-server").symlink_to(redis.path)
+        (self.folder / "programs" / "mc").symlink_to(ROOT / "tests" / "support" / "mc.py")
         self._redis_cli = shutil.which("redis-cli")
 
     def _may_start(self, name: str) -> bool:
@@ -173,7 +179,8 @@ class ByHand:
         command = [self._here(name, word) for word in self.services[name]["command"]]
         if "server" in command and "--host" in command:
             command += ["--port", str(self.ports["api"])]
-        start = command if name in FOREIGN else [*as_user(), *entrypoint(), *command]
+        own = self.services[name].get("entrypoint") or entrypoint()
+        start = command if name == "redis" else [*as_user(), *own, *command]
         log = self.logs / f"{name}.log"
         process = Leashed(name, start, log=log, environment=self._environment(name))
         self._exits.enter_context(process)
@@ -202,6 +209,8 @@ class ByHand:
         if name == "postgres":
             path = f"{self._postgres.program.path}:{path}"
             found |= {"PGHOST": "127.0.0.1", "PGPORT": str(self._postgres.port)}
+        if name == "worker-gpu":  # its GPU is but a name here, and its packages are the CPU's
+            found |= {"CONVEYOR_GPU_DEVICES": '["fake-0"]', "CONVEYOR_GPU_REQUIRE_RUNTIME": "false"}
         more = {
             "PATH": path,
             "CONVEYOR_CATALOGUE": str(self._catalogue),
@@ -209,11 +218,15 @@ class ByHand:
             "PREFECT_WORKER_WEBSERVER_PORT": str(self.ports.get(name, 0)),
             "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
             "REDISCLI_PORT": str(self.ports["redis"]),
+            "MC_STATE": str(self.told_to_mc),
         }
         return {**found, **more}
 
     def _here(self, name: str, text: str) -> str:
         """Return a word of the compose file as it is on this machine."""
+        # first, since the folder may itself be one in /tmp
+        text = re.sub(r"^/app", str(ROOT), text)
+        text = re.sub(r"^/(cache|keys|scratch|tmp)(?=/|$)", rf"{self.folder}/\1", text)
         redis = f"dir {self.folder}/data\nport {self.ports['redis']}\nbind 127.0.0.1"
         for there, here in {
             "$$": "$",
@@ -231,8 +244,10 @@ class ByHand:
         if "s3" in self.started:
             text = text.replace("http://s3:9000", self.store.endpoint)
             text = text.replace("http://localhost:9000", self.store.endpoint)
-        text = re.sub(r"^/app", str(ROOT), text)
-        return re.sub(r"^/(cache|keys|scratch|tmp)(?=/|$)", rf"{self.folder}/\1", text)
+            text = text.replace("/minio/health/live", "/healthz")
+        for config in self.services[name].get("configs", ()):
+            text = text.replace(config["target"], self._configs[config["source"]])
+        return text
 
 
 def as_user() -> tuple[str, ...]:
