@@ -1,0 +1,229 @@
+"""What the benchmarks of many machines share: small models, runs through the API, who uses what.
+
+The pure parts are tested in ``tests/unit/test_benchmark_parts.py``.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Self
+
+import httpx
+import psutil
+
+from deployments.processes import Leashed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+    from deployments.local import LocalStack
+
+MIB = 2**20
+_DONE = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+_LOOK_SECONDS = 0.2
+_SAMPLE_SECONDS = 1.0
+_LONGEST_SECONDS = 3_600.0
+
+_RECIPE = """\
+name: {name}
+description: A small model of a benchmark.
+licence: CC0-1.0
+source:
+  kind: train-sklearn
+  dataset: wine
+  seed: {seed}
+  steps: [{{estimator: {estimator}}}]
+signature:
+  inputs:
+    - name: x
+      dtype: float32
+      shape: [batch, 13]
+      domain: {{kind: range, low: 0, high: 30}}
+  outputs: [{{name: label, dtype: int64, shape: [batch], role: labels}}]
+targets: [onnx]
+parity: {{profile: trees, random_rows: 64}}
+limits: {{memory_mb: 4000, timeout_seconds: {timeout}}}
+"""
+_ESTIMATORS = (
+    "sklearn.linear_model.RidgeClassifier",
+    "sklearn.tree.DecisionTreeClassifier",
+)
+
+
+def write_catalogue(folder: Path, models: int, *, timeout: int = 600) -> list[str]:
+    """Write so many small recipes, linear models and trees in turn; return their names.
+
+    Args:
+        folder: Of the recipes.
+        models: How many.
+        timeout: The seconds that each stage of a model may take.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [f"small-{number:02}" for number in range(models)]
+    for seed, name in enumerate(names):
+        kind = _ESTIMATORS[seed % len(_ESTIMATORS)]
+        text = _RECIPE.format(name=name, seed=seed, estimator=kind, timeout=timeout)
+        (folder / f"{name}.yaml").write_text(text, "utf-8")
+    return names
+
+
+def worker(
+    stack: LocalStack, name: str, *options: str, variables: Mapping[str, str] | None = None
+) -> Leashed:
+    """Start a worker beside those of the stack, and return when it takes runs."""
+    command = [sys.executable, "-m", "deployments.worker", "--name", name, "--grace", "0"]
+    started = Leashed(
+        name,
+        [*command, *options],
+        log=stack.folder / "logs" / f"{name}.log",
+        environment=stack.full_environment() | (variables or {}),
+    )
+    deadline = time.monotonic() + _LONGEST_SECONDS
+    while "started!" not in started.log.read_text("utf-8") and time.monotonic() < deadline:
+        started.raise_if_ended()
+        time.sleep(_LOOK_SECONDS)
+    return started
+
+
+class Api:
+    """The API of a stack's Prefect server, as far as the benchmarks use it."""
+
+    def __init__(self, stack: LocalStack) -> None:
+        """Open a connection."""
+        self._client = httpx.Client(
+            base_url=f"{stack.ui_url}/api", auth=stack.credentials, trust_env=False, timeout=60
+        )
+
+    def __enter__(self) -> Self:
+        """Return it."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def ask(self, path: str, **query: Any) -> Any:  # noqa: ANN401 - JSON
+        """Post a query, and return the answer."""
+        return self._client.post(path, json=query).raise_for_status().json()
+
+    def start(
+        self, deployment: str, parameters: Mapping[str, object], queue: str | None = None
+    ) -> str:
+        """Start a run as ``prefect deployment run`` does; return its id."""
+        found = self._client.get(f"/deployments/name/{deployment}").raise_for_status().json()
+        body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
+        if queue:
+            body["work_queue_name"] = queue
+        return str(self.ask(f"/deployments/{found['id']}/create_flow_run", **body)["id"])
+
+    def end_of(self, run: str) -> dict[str, Any]:
+        """Wait until a run has ended, and return it."""
+        deadline = time.monotonic() + _LONGEST_SECONDS
+        while time.monotonic() < deadline:
+            found: dict[str, Any] = self._client.get(f"/flow_runs/{run}").raise_for_status().json()
+            if found["state"] and found["state"]["type"] in _DONE:
+                return found
+            time.sleep(_LOOK_SECONDS)
+        message = f"run {run}: not done within {_LONGEST_SECONDS:.0f} s"
+        raise TimeoutError(message)
+
+    def first_stage(self, run: str) -> datetime:
+        """Return when the first task of an ended run began; its record may come a little later."""
+        query = {"flow_runs": {"id": {"any_": [run]}}}
+        for _ in range(600):
+            begun = [each["start_time"] for each in self.ask("/task_runs/filter", **query)]
+            if begun and all(begun):
+                return min(datetime.fromisoformat(each) for each in begun)
+            time.sleep(_LOOK_SECONDS)
+        message = f"run {run}: the server has no task run of it"
+        raise TimeoutError(message)
+
+
+class Usage:
+    """Inside the ``with``: the CPU seconds of all processes that this one has started."""
+
+    def __init__(self) -> None:
+        """Prepare to look."""
+        self._last: dict[tuple[int, float], float] = {}
+        self._begun: dict[tuple[int, float], float] = {}
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self.busy = 0.0
+        """Share of the machine's CPUs that was in use, by whomever."""
+        self.seconds = 0.0
+        """CPU seconds of these processes; the last second of each that ended is not in it."""
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        psutil.cpu_percent()
+        self._begun = _times()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Take the figures."""
+        self._end.set()
+        self._thread.join()
+        self._last |= _times()
+        self.seconds = used(self._begun, self._last)
+        self.busy = psutil.cpu_percent() / 100
+
+    def _watch(self) -> None:
+        while not self._end.wait(_SAMPLE_SECONDS):
+            self._last |= _times()
+
+
+def used(
+    begun: Mapping[tuple[int, float], float], last: Mapping[tuple[int, float], float]
+) -> float:
+    """Return the CPU seconds between two looks; a process that is new began with none."""
+    return sum(seconds - begun.get(process, 0.0) for process, seconds in last.items())
+
+
+def _times() -> dict[tuple[int, float], float]:
+    found = {}
+    for each in psutil.Process().children(recursive=True):
+        try:
+            times = each.cpu_times()
+            found[each.pid, each.create_time()] = times.user + times.system
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def memory_of(words: str) -> float:
+    """Return the MiB of this one's descendants whose command has ``words`` in it."""
+    total = 0
+    for each in psutil.Process().children(recursive=True):
+        try:
+            if words in " ".join(each.cmdline()) and "leash" not in " ".join(each.cmdline()):
+                total += each.memory_info().rss
+        except psutil.NoSuchProcess:
+            continue
+    return total / MIB
+
+
+def seconds_between(begun: str, end: datetime) -> float:
+    """Return the seconds from a moment of the API to another."""
+    return (end - datetime.fromisoformat(begun)).total_seconds()
+
+
+def ratios(figures: Iterable[float]) -> list[float]:
+    """Return each figure beside the first."""
+    first, *others = figures
+    return [1.0, *(each / first for each in others)]
