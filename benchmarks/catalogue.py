@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import psutil
 
-from benchmarks.machines import Api, Usage, ratios, worker, write_catalogue
+from benchmarks.machines import Api, Usage, ratios, server_words, worker, write_catalogue
 from deployments.local import POOL, LocalStack
 
 
@@ -70,7 +70,7 @@ def main() -> None:
         whole = options.whole
         stack = started.enter_context(LocalStack(folder / "stack", at_once=1, whole=whole))
         api = started.enter_context(Api(stack))
-        print(f"server: {stack.backing.words}; {psutil.cpu_count()} CPUs", flush=True)
+        print(f"server: {server_words(stack)}; {psutil.cpu_count()} CPUs", flush=True)
         release(api, names[:1], 1)  # warms the disk
         print("workers  load  models/h  ratio  CPU s a model  CPUs: ours, all", flush=True)
         running, rates = 1, []

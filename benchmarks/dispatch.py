@@ -22,7 +22,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks.machines import Api, ratios, seconds_between, worker, write_catalogue
+from benchmarks.machines import Api, ratios, seconds_between, server_words, worker, write_catalogue
 from deployments.local import POOL, LocalStack
 
 _POLLS = (1, 2, 10)
@@ -33,7 +33,7 @@ def first_stages(stack: LocalStack, model: str, rounds: int) -> dict[int, list[t
     found: dict[int, list[tuple[float, ...]]] = {poll: [] for poll in _POLLS}
     with Api(stack) as api, ExitStack() as workers:
         for poll in _POLLS:
-            api.ask(f"/work_pools/{POOL}/queues/", name=f"each-{poll}")
+            api.ask(f"/work_pools/{POOL}/queues", name=f"each-{poll}")
             options = ("--pool", POOL, "--work-queue", f"each-{poll}")
             variables = {"PREFECT_WORKER_QUERY_SECONDS": str(poll)}
             workers.enter_context(worker(stack, f"each-{poll}", *options, variables=variables))
@@ -77,7 +77,7 @@ def main() -> None:
         (model,) = write_catalogue(folder / "models", 1, timeout=1)
         os.environ["CONVEYOR_CATALOGUE"] = str(folder / "models")
         with LocalStack(folder / "stack", whole=options.whole) as stack:
-            print(f"server: {stack.backing.words}; load {os.getloadavg()[0]:.1f}", flush=True)
+            print(f"server: {server_words(stack)}; load {os.getloadavg()[0]:.1f}", flush=True)
             stages = first_stages(stack, model, options.rounds)
             middles = [statistics.median(map(sum, stages[poll])) for poll in _POLLS]
             print("poll  to the process  then to the first stage  in all (median)  ratio")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 MIB = 2**20
 _DONE = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 _LOOK_SECONDS = 0.2
+_TRIES = 50
 _SAMPLE_SECONDS = 1.0
 _LONGEST_SECONDS = 3_600.0
 
@@ -81,13 +82,18 @@ def worker(
         name,
         [*command, *options],
         log=stack.folder / "logs" / f"{name}.log",
-        environment=stack.full_environment() | (variables or {}),
+        environment={**stack.full_environment(), **(variables or {})},
     )
     deadline = time.monotonic() + _LONGEST_SECONDS
     while "started!" not in started.log.read_text("utf-8") and time.monotonic() < deadline:
         started.raise_if_ended()
         time.sleep(_LOOK_SECONDS)
     return started
+
+
+def server_words(stack: LocalStack) -> str:
+    """Say what the stack's Prefect server stands on."""
+    return stack.backing.words if stack.backing.postgres else "SQLite, one process"
 
 
 class Api:
@@ -113,15 +119,20 @@ class Api:
         self._client.close()
 
     def ask(self, path: str, **query: Any) -> Any:  # noqa: ANN401 - JSON
-        """Post a query, and return the answer."""
-        return self._client.post(path, json=query).raise_for_status().json()
+        """Post a query, and return the answer; where SQLite is busy, ask again as Prefect does."""
+        for _ in range(_TRIES):
+            answer = self._client.post(path, json=query)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                break
+            time.sleep(_LOOK_SECONDS)
+        return answer.raise_for_status().json()
 
     def start(
         self, deployment: str, parameters: Mapping[str, object], queue: str | None = None
     ) -> str:
         """Start a run as ``prefect deployment run`` does; return its id."""
         found = self._client.get(f"/deployments/name/{deployment}").raise_for_status().json()
-        body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
+        body: dict[str, Any] = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
         if queue:
             body["work_queue_name"] = queue
         return str(self.ask(f"/deployments/{found['id']}/create_flow_run", **body)["id"])

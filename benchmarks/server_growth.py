@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.machines import MIB, Api, memory_of, write_catalogue
+from benchmarks.machines import MIB, Api, memory_of, server_words, write_catalogue
 from deployments.backing import Backing
 from deployments.local import LocalStack
 
@@ -99,7 +99,7 @@ def run_all(api: Api, model: str, runs: int, *, force: bool) -> None:
 def measure(folder: Path, model: str, runs: int, releases: int, *, whole: bool) -> None:
     """Measure one server, and print."""
     with LocalStack(folder, at_once=_PLACES, whole=whole) as stack, Api(stack) as api:
-        print(f"{stack.backing.words}: a thousand runs add", flush=True)
+        print(f"{server_words(stack)}: a thousand runs add", flush=True)
         run_all(api, model, 1, force=True)
         run_all(api, model, _PLACES, force=False)  # caches fill, files get their first pages
         start = measured(stack, api)
