@@ -120,11 +120,12 @@ class Api:
 
     def ask(self, path: str, **query: Any) -> Any:  # noqa: ANN401 - JSON
         """Post a query, and return the answer; where SQLite is busy, ask again as Prefect does."""
+        answer = self._client.post(path, json=query)
         for _ in range(_TRIES):
-            answer = self._client.post(path, json=query)
             if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
                 break
             time.sleep(_LOOK_SECONDS)
+            answer = self._client.post(path, json=query)
         return answer.raise_for_status().json()
 
     def start(
