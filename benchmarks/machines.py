@@ -128,6 +128,10 @@ class Api:
             answer = self._client.post(path, json=query)
         return answer.raise_for_status().json()
 
+    def look_at(self, run: str) -> None:
+        """Read a run, as whoever waits for it does."""
+        self._client.get(f"/flow_runs/{run}").raise_for_status()
+
     def start(
         self, deployment: str, parameters: Mapping[str, object], queue: str | None = None
     ) -> str:
@@ -220,14 +224,25 @@ def _times() -> dict[tuple[int, float], float]:
 
 def memory_of(words: str) -> float:
     """Return the MiB of this one's descendants whose command has ``words`` in it."""
-    total = 0
+    return sum(each.memory_info().rss for each in _processes(words)) / MIB
+
+
+def cpu_of(words: str) -> float:
+    """Return the CPU seconds so far of this one's descendants with ``words`` in their command."""
+    return sum(sum(each.cpu_times()[:2]) for each in _processes(words))
+
+
+def _processes(words: str) -> list[psutil.Process]:
+    """Return them, without the leashes that hold them."""
+    found = []
     for each in psutil.Process().children(recursive=True):
         try:
-            if words in " ".join(each.cmdline()) and "leash" not in " ".join(each.cmdline()):
-                total += each.memory_info().rss
+            command = " ".join(each.cmdline())
         except psutil.NoSuchProcess:
             continue
-    return total / MIB
+        if words in command and "leash" not in command:
+            found.append(each)
+    return found
 
 
 def seconds_between(begun: str, end: datetime) -> float:

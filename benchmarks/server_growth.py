@@ -17,11 +17,12 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.machines import MIB, Api, memory_of, server_words, write_catalogue
+from benchmarks.machines import MIB, Api, cpu_of, memory_of, server_words, write_catalogue
 from deployments.backing import Backing
-from deployments.local import LocalStack
+from deployments.local import POOL, LocalStack
 
 _PLACES = 4
+_SERVER = "prefect server"
 _SETTLE_SECONDS = 10.0  # events and task runs are written after the fact
 
 
@@ -40,7 +41,7 @@ def measured(stack: LocalStack, api: Api) -> Size:
     time.sleep(_SETTLE_SECONDS)
     rows = asyncio.run(_postgres(stack)) if stack.backing.postgres else _sqlite(stack)
     size, events, logs = rows
-    return Size(size / MIB, memory_of("prefect server"), api.ask("/task_runs/count"), events, logs)
+    return Size(size / MIB, memory_of(_SERVER), api.ask("/task_runs/count"), events, logs)
 
 
 def _sqlite(stack: LocalStack) -> tuple[int, int, int]:
@@ -81,8 +82,29 @@ def grown(before: Size, after: Size, runs: int) -> Size:
     return Size(*(round((b - a) / runs * 1_000) for a, b in zip(before, after, strict=True)))
 
 
-def run_all(api: Api, model: str, runs: int, *, force: bool) -> None:
-    """Run a model so many times.
+def requests_cost(api: Api, run: str, requests: int = 500) -> tuple[float, float]:
+    """Return the server's CPU milliseconds for the two looks that never end.
+
+    Args:
+        api: Of the server.
+        run: Of a model.
+        requests: How many of each to make.
+
+    Returns:
+        For one look of whoever waits for a run, and for one look of a worker for runs.
+    """
+    begun = cpu_of(_SERVER)
+    for _ in range(requests):
+        api.look_at(run)
+    waited = cpu_of(_SERVER)
+    for _ in range(requests):
+        api.ask(f"/work_pools/{POOL}/get_scheduled_flow_runs", work_queue_names=["default"])
+    looked = cpu_of(_SERVER)
+    return (waited - begun) / requests * 1_000, (looked - waited) / requests * 1_000
+
+
+def run_all(api: Api, model: str, runs: int, *, force: bool) -> str:
+    """Run a model so many times, and return the last run.
 
     Raises:
         RuntimeError: One did not complete.
@@ -94,6 +116,7 @@ def run_all(api: Api, model: str, runs: int, *, force: bool) -> None:
         state = api.end_of(each)["state"]
         if state["type"] != "COMPLETED":
             raise RuntimeError(state["message"])
+    return waiting[-1]
 
 
 def measure(folder: Path, model: str, runs: int, releases: int, *, whole: bool) -> None:
@@ -101,9 +124,13 @@ def measure(folder: Path, model: str, runs: int, releases: int, *, whole: bool) 
     with LocalStack(folder, at_once=_PLACES, whole=whole) as stack, Api(stack) as api:
         print(f"{server_words(stack)}: a thousand runs add", flush=True)
         run_all(api, model, 1, force=True)
-        run_all(api, model, _PLACES, force=False)  # caches fill, files get their first pages
+        last = run_all(api, model, _PLACES, force=False)  # caches fill, files get their first pages
         start = measured(stack, api)
         print(f"  (at the start {start.database_mb:.0f} MiB, memory {start.memory_mb:.0f} MiB)")
+        waiting, looking = requests_cost(api, last)
+        print(
+            f"  (server's CPU: {waiting:.1f} ms a look at a run, {looking:.1f} ms a worker's look)"
+        )
         for words, number, force in (("up to date", runs, False), ("releases", releases, True)):
             begun = measured(stack, api)
             run_all(api, model, number, force=force)
