@@ -9,7 +9,6 @@ statistics of BatchNorm; the estimators are fitted on the wine and diabetes data
 from __future__ import annotations
 
 import argparse
-import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 TORCHVISION = {
     "alexnet": 96, "convnext_tiny": 96, "densenet121": 96, "efficientnet_b0": 96,
-    "efficientnet_v2_s": 96, "googlenet": 96, "inception_v3": 256, "maxvit_t": 224,
+    "efficientnet_v2_s": 96, "googlenet": 96, "inception_v3": 299, "maxvit_t": 224,
     "mnasnet0_5": 96, "mobilenet_v2": 96, "mobilenet_v3_small": 96, "regnet_x_400mf": 96,
     "regnet_y_400mf": 96, "resnet18": 96, "resnet50": 96, "resnext50_32x4d": 96,
     "shufflenet_v2_x0_5": 96, "squeezenet1_1": 96, "swin_t": 128, "swin_v2_t": 128, "vgg11": 96,
@@ -40,9 +39,6 @@ KERAS = {
     "Xception": 96,
 }  # fmt: skip
 """Likewise of ``keras.applications``."""
-
-_ASKS_FOR = re.compile(r"Ask for opset (\d+)")
-"""skl2onnx writes some operators at one opset alone, and its converter here says at which."""
 
 _TRANSFORMERS = ("convnext", "swin", "vit", "maxvit", "ConvNeXt")
 _CLASSES = 50
@@ -121,11 +117,7 @@ def _try(keep: Path, name: str, recipe: Recipe, downloads: tuple[Path, ...] = ()
     folder = Path(tempfile.mkdtemp(prefix="families-"))
     try:
         with Children(folder) as children:
-            trial = Bench(children, folder).run(recipe, downloads)
-            if asked := _ASKS_FOR.search(trial.words):
-                lower = recipe.model_copy(update={"opset": int(asked[1])})
-                trial = Bench(children, folder).run(lower, downloads)
-            _note(keep, name, trial)
+            _note(keep, name, Bench(children, folder).run(recipe, downloads))
     finally:
         shutil.rmtree(folder)
 

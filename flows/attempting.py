@@ -12,6 +12,7 @@ from tasks.domain.passes import EVERY_PASS, PassPlan, SkippedPass
 from tasks.domain.release import Candidate, Reference
 from tasks.export import Exported, export
 from tasks.parity import check_parity
+from tasks.shrink import shrink_input
 from tasks.verify import verify
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def attempt(
         if harmful is None:
             if isinstance(outcome, ReleaseError):
                 raise outcome
-            return Tried(outcome, diagnosis)
+            suspect = Suspect(parent=parent, exported=exported, report=outcome.parity)
+            return Tried(outcome, shrink_input(recipe, suspect, diagnosis, reference.result()))
         get_run_logger().warning("%s: %s", recipe.name, harmful)
         skipped += (harmful,)
         plan = _without(exported, harmful)

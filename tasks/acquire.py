@@ -16,6 +16,7 @@ from tasks.fetch.wording import redacted
 from tasks.isolation import Call, Family
 from tasks.noise import float64_answers, true_labels
 from tasks.progress import StageProgress
+from tasks.replay import compare_with_last, replay_golden
 from tasks.resume import resumable
 from tasks.runners import FAMILIES
 from tasks.runtime import STAGE, workshop
@@ -26,7 +27,8 @@ from tasks.storage.digest import sha256_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tasks.domain.recipe import Download
+    from tasks.domain.sources import Download
+    from tasks.replay import LastGolden
 
 
 @task(name="acquire", task_run_name="acquire {recipe.name}", **STAGE)
@@ -89,7 +91,7 @@ def answer_probes(source: SourceModel) -> Reference:
 
     shop, recipe = workshop(), source.recipe
     model = shop.fetch(source.artifact.tree)
-    probes, inputs = _make_probes(source, model)
+    probes, inputs, golden = _make_probes(source, model)
     folder, names = shop.new_folder("reference"), tuple(each.name for each in probes)
     request = AnswerRequest(
         recipe=recipe,
@@ -110,13 +112,16 @@ def answer_probes(source: SourceModel) -> Reference:
         inputs=inputs,
         answers=shop.keep(folder, "golden/answers"),
         runtime=reply.value.runtime,
+        replay=compare_with_last(recipe, golden, folder) if golden else None,
         cost=reply.cost,
         float64=float64_answers(recipe, model, shop.fetch(inputs), names),
         labels=true_labels(recipe, model, shop.fetch(inputs)),
     )
 
 
-def _make_probes(source: SourceModel, model: Path) -> tuple[tuple[ProbeInfo, ...], StoredTree]:
+def _make_probes(
+    source: SourceModel, model: Path
+) -> tuple[tuple[ProbeInfo, ...], StoredTree, LastGolden | None]:
     from tasks.steps.probes import ProbesRequest, make_probes
 
     shop, recipe = workshop(), source.recipe
@@ -133,7 +138,10 @@ def _make_probes(source: SourceModel, model: Path) -> tuple[tuple[ProbeInfo, ...
     call = Call("probes", recipe.name, Family.LIGHT, recipe.limits, AcquisitionError)
     probes = shop.children.call(make_probes, request, call).value.probes
     probes += _beside_splits(recipe, model, folder, probes)
-    return probes, shop.keep(folder, "golden/inputs")
+    golden = replay_golden(recipe, probes, folder)
+    if golden and golden.probe:
+        probes += (golden.probe,)
+    return probes, shop.keep(folder, "golden/inputs"), golden
 
 
 def _beside_splits(

@@ -52,6 +52,13 @@ class Case(Value):
     """Folder of the source's answers, likewise."""
     held: dict[str, HeldTo] = {}
     """By output, what the numbers are held to; the profile's where one is absent."""
+    float64: Path | None = None
+    """Folder of its answers in float64: a fault may show against them alone."""
+
+    @property
+    def has_float64(self) -> bool:
+        """Whether float64 answered these rows; else ``held`` stands for what it would show."""
+        return self.float64 is not None and (self.float64 / f"{self.probe.name}.npz").is_file()
 
 
 class Asked(Value):
@@ -63,6 +70,8 @@ class Asked(Value):
     """Folder of the probes, ``<probe>.npz`` each."""
     answers: Path
     """Folder of the source's answers, likewise."""
+    float64: Path | None = None
+    """Folder of its answers in float64, where it gave any."""
 
 
 def case_for(
@@ -91,6 +100,7 @@ def case_for(
         inputs=asked.inputs,
         reference=asked.answers,
         answers=answers,
+        float64=asked.float64,
         folder=folder,
     )
     cut = children.call(cut_rows, request, _call(recipe, Family.LIGHT)).value
@@ -101,6 +111,7 @@ def case_for(
         place=cut.rows.index(cut.worst),
         inputs=folder / "inputs",
         answers=folder / "answers",
+        float64=folder / "float64",
         checks_form=report is None,
         held=_held(report, probe.name),
     )
@@ -180,7 +191,8 @@ def judge(way: Way, case: Case, children: Children, scratch: Path) -> StageVerdi
             probes=(case.probe,),
             reference=case.answers,
             answers=answers,
-            held={case.probe.name: case.held},
+            held={} if case.has_float64 else {case.probe.name: case.held},
+            float64=case.float64 if case.has_float64 else None,
         )
         call = _call(case.recipe, Family.LIGHT)
         report = children.call(compare, request, call).value

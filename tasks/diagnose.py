@@ -87,6 +87,7 @@ def _bisect(
         probes=reference.probes,
         inputs=shop.fetch(reference.inputs),
         answers=shop.fetch(reference.answers),
+        float64=shop.fetch(wide) if (wide := reference.float64.answers) else None,
     )
     wrong = Way(
         stage="runtime optimisation",

@@ -53,6 +53,8 @@ SOURCE_TOOLS: dict[str, tuple[str, ...]] = {
 
 PICTURE_TOOLS = ("pillow",)
 
+SEARCH_TOOLS = ("hypothesis",)
+
 SIMPLIFIER_TOOLS = ("onnxscript", "onnx-ir")
 
 CODE_FOLDERS = (
@@ -79,6 +81,7 @@ STAGES = (
     "tasks/matrix.py",
     "tasks/noise.py",
     "tasks/parity.py",
+    "tasks/replay.py",
     "tasks/vary.py",
     "tasks/verify.py",
 )
@@ -145,6 +148,8 @@ def _tools(recipe: Recipe, converters: Sequence[Converter]) -> dict[str, str]:
         names |= set(FORMAT_TOOLS[format_])
     if isinstance(recipe.parity.real, Pictures):
         names |= set(PICTURE_TOOLS)
+    if recipe.parity.search != 0:
+        names |= set(SEARCH_TOOLS)
     if recipe.simplify:
         names |= set(SIMPLIFIER_TOOLS)
     versions = {name: _version(name) for name in names}

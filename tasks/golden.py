@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tasks.domain.artifact import ModelFormat
 from tasks.domain.errors import ParityError, ReleaseError, VerificationError
 from tasks.domain.verification import Check, Fault
-from tasks.domain.waivers import apply_waivers, today_in_utc
+from tasks.domain.waivers import apply_waivers
 from tasks.isolation import Call, Children, Family
 from tasks.steps.answer import AnswerRequest, answer
 from tasks.steps.compare import CompareRequest, compare
@@ -74,7 +74,8 @@ def _inference(manifest: Manifest, folder: Path, scratch: Path) -> ParityReport:
             ),
             call(Family.LIGHT, ParityError),
         ).value
-    return apply_waivers(report, recipe.waivers, today_in_utc())
+    # what was waived when it was published stays so: its files have not changed since
+    return apply_waivers(report, recipe.waivers, manifest.created.date())
 
 
 def held_when_released(manifest: Manifest, format_: ModelFormat) -> dict[str, dict[str, HeldTo]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
 from prefect import task
 from prefect.logging import get_run_logger
 from pydantic import NonNegativeFloat
@@ -20,6 +23,13 @@ from tasks.resume import resumable
 from tasks.runners import FAMILIES
 from tasks.runtime import STAGE, workshop
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tasks.domain.artifact import ModelFormat
+    from tasks.isolation import Answered
+    from tasks.steps.answer import AnswerReply
+
 
 class Comparison(Value):
     """A parity report, passed or not, and what it took."""
@@ -28,6 +38,14 @@ class Comparison(Value):
     ms_per_row: NonNegativeFloat
     """Milliseconds in which the candidate answers a row, on the machine that compared it."""
     cost: Cost
+
+
+class _Given(NamedTuple):
+    """A candidate's answers: of which format, by what, and where."""
+
+    format: ModelFormat
+    runtime: str
+    folder: Path
 
 
 @task(
@@ -48,47 +66,22 @@ def check_parity(recipe: Recipe, reference: Reference, candidate: VerifiedArtifa
         RemoteError: It is compared on a GPU worker, and that gave no answer.
     """
     from tasks.gpu_stages import compare_elsewhere, compare_on_both
-    from tasks.steps.answer import AnswerRequest, answer
-    from tasks.steps.compare import CompareRequest, compare
 
     if (compared_there := compare_elsewhere(recipe, reference, candidate)) is not None:
         return compared_there
     shop = workshop()
     format_ = candidate.artifact.format
-    family = FAMILIES[format_]
     progress = StageProgress(f"{recipe.name}: parity {format_.label}")
-    call = Call("parity", recipe.name, family, recipe.limits, VerificationError, progress)
-    folder = shop.new_folder("answers")
-    answered = shop.children.call(
-        answer,
-        AnswerRequest(
-            recipe=recipe,
-            format=format_,
-            model=shop.fetch(candidate.artifact.tree),
-            probes=shop.fetch(reference.inputs),
-            names=tuple(each.name for each in reference.probes),
-            device="cuda" if recipe.device == "cuda" else "cpu",
-            folder=folder,
-        ),
-        call,
+    call = Call(
+        "parity", recipe.name, FAMILIES[format_], recipe.limits, VerificationError, progress
     )
-    compared = shop.children.call(
-        compare,
-        CompareRequest(
-            recipe=recipe,
-            candidate=format_,
-            runtime=answered.value.runtime,
-            probes=reference.probes,
-            reference=shop.fetch(reference.answers),
-            answers=folder,
-            float64=shop.fetch(wide) if (wide := reference.float64.answers) else None,
-            float64_words=reference.float64.words,
-            labels=reference.labels,
-        ),
-        call,
-    )
+    answers = shop.new_folder("answers")
+    answered = _answers(recipe, reference, candidate, answers, call)
+    given = _Given(format_, answered.value.runtime, answers)
+    compared = _compared(recipe, reference, given, call)
     progress.finish()
     report = apply_waivers(compared.value, recipe.waivers, today_in_utc())
+    began = time.perf_counter()
     job = MatrixJob(
         recipe=recipe,
         model=shop.fetch(candidate.artifact.tree),
@@ -100,12 +93,50 @@ def check_parity(recipe: Recipe, reference: Reference, candidate: VerifiedArtifa
     log = get_run_logger()
     tell = log.info if report.passed else log.error
     tell("%s: %s", recipe.name, report.summary())
+    seconds = answered.cost.seconds + compared.cost.seconds + time.perf_counter() - began
     here = Comparison(
         report=report,
         ms_per_row=answered.value.ms_per_row,
         cost=Cost(
-            seconds=answered.cost.seconds + compared.cost.seconds,
-            peak_mb=max(answered.cost.peak_mb, compared.cost.peak_mb),
+            seconds=round(seconds, 3), peak_mb=max(answered.cost.peak_mb, compared.cost.peak_mb)
         ),
     )
     return compare_on_both(recipe, reference, candidate, here)
+
+
+def _answers(
+    recipe: Recipe, reference: Reference, candidate: VerifiedArtifact, folder: Path, call: Call
+) -> Answered[AnswerReply]:
+    from tasks.steps.answer import AnswerRequest, answer
+
+    shop = workshop()
+    request = AnswerRequest(
+        recipe=recipe,
+        format=candidate.artifact.format,
+        model=shop.fetch(candidate.artifact.tree),
+        probes=shop.fetch(reference.inputs),
+        names=tuple(each.name for each in reference.probes),
+        device="cuda" if recipe.device == "cuda" else "cpu",
+        folder=folder,
+    )
+    return shop.children.call(answer, request, call)
+
+
+def _compared(
+    recipe: Recipe, reference: Reference, given: _Given, call: Call
+) -> Answered[ParityReport]:
+    from tasks.steps.compare import CompareRequest, compare
+
+    shop = workshop()
+    request = CompareRequest(
+        recipe=recipe,
+        candidate=given.format,
+        runtime=given.runtime,
+        probes=reference.probes,
+        reference=shop.fetch(reference.answers),
+        answers=given.folder,
+        float64=shop.fetch(wide) if (wide := reference.float64.answers) else None,
+        float64_words=reference.float64.words,
+        labels=reference.labels,
+    )
+    return shop.children.call(compare, request, call)

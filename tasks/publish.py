@@ -12,6 +12,7 @@ from prefect.runtime import flow_run
 
 from tasks import pages
 from tasks.domain.diagnosis import Diagnosis
+from tasks.domain.drift import with_drift
 from tasks.domain.parity import ParityReport
 from tasks.domain.recipe import Recipe
 from tasks.domain.release import (
@@ -54,9 +55,10 @@ def publish(release: Release, version: int | None = None) -> Published:
     """
     shop, recipe = workshop(), release.source.recipe
     progress, seal = StageProgress(f"publish {recipe.name}"), seal_of(recipe)
-    release = with_note_on_repetition(
-        release, publishing.latest(shop.store, recipe.name), tool_versions()
-    )
+    last = publishing.latest(shop.store, recipe.name)
+    release = with_note_on_repetition(release, last, tool_versions())
+    release = with_drift(release, last, host_facts())
+    _tell_drift(release)
     files = _files(release) | pages.extra_files(release)
     published = publishing.publish(
         shop.store,
@@ -130,6 +132,14 @@ def show_diagnoses(recipe: Recipe, diagnoses: tuple[Diagnosis, ...]) -> None:
         )
 
 
+def _tell_drift(release: Release) -> None:
+    """Warn of what has passed, and yet is far from what it was."""
+    for each in release.candidates:
+        for flag in each.drift.flags if each.drift else ():
+            label = each.verified.artifact.format.label
+            get_run_logger().warning("%s: %s: %s", release.source.recipe.name, label, flag)
+
+
 def _files(release: Release) -> dict[str, Path]:
     """Return the release's files on this disk, by their paths below the release."""
     shop = workshop()
@@ -193,6 +203,7 @@ def _manifest(
         source_notes=source.notes,
         reference_runtime=release.reference.runtime,
         probes=release.reference.probes,
+        replay=release.reference.replay,
         formats=tuple(map(_published_format, release.candidates)),
         variants=tuple(map(published_variant, release.variants)),
         files=files,
@@ -219,6 +230,7 @@ def _published_format(candidate: Candidate) -> PublishedFormat:
         parity=candidate.parity,
         ms_per_row=candidate.ms_per_row,
         parity_summary=candidate.parity.summary(),
+        drift=candidate.drift,
         notes=candidate.notes,
         skipped=candidate.skipped,
     )

@@ -16,6 +16,7 @@ from tasks.domain.release import Reference, SourceModel
 from tasks.domain.value import Value
 from tasks.domain.variant_rules import REAL_PROBES
 from tasks.domain.variants import Agreement, Int8, Race, VariantOutcome, VariantSpec
+from tasks.domain.waivers import apply_waivers, today_in_utc
 from tasks.isolation import Call, Family
 from tasks.progress import StageProgress
 from tasks.runners import FAMILIES
@@ -159,7 +160,10 @@ def judge(
         seconds=answered.cost.seconds + compared.cost.seconds,
         peak_mb=max(answered.cost.peak_mb, compared.cost.peak_mb),
     )
-    return Judged(report=compared.value.report, agreement=compared.value.agreement, cost=cost)
+    report = apply_waivers(
+        compared.value.report, recipe.waivers, today_in_utc(), variant=str(spec.kind)
+    )
+    return Judged(report=report, agreement=compared.value.agreement, cost=cost)
 
 
 @task(name="time variant", task_run_name="time {recipe.name} {variant.variant}", **STAGE)

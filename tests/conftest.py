@@ -9,6 +9,7 @@ import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from deployments.local import LocalStack
 from deployments.s3_server import S3Server
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tasks.settings import StoreSettings
+
+# Nothing is timed in tests: a busy machine is no fault of what is tried on it.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 # Before Prefect is imported: tests neither see nor touch the profile of the person who runs them.
 for _name in [name for name in os.environ if name.startswith("PREFECT_")]:

@@ -14,7 +14,8 @@ from tasks.runners.sklearn_files import Estimator, last_step, load_estimator, me
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tasks.domain.recipe import InputSpec, OutputSpec, Recipe
+    from tasks.domain.recipe import Recipe
+    from tasks.domain.signature import InputSpec, OutputSpec
 
 CONVERTER = Converter(
     name="skl2onnx",
@@ -74,6 +75,7 @@ def _converted(recipe: Recipe, estimator: Estimator) -> Proto:
     from skl2onnx.common.exceptions import MissingConverter, MissingShapeCalculator
 
     spec = only_input(recipe)
+    _give_nodes_plain_numbers()
     try:
         model = skl2onnx.convert_sklearn(
             estimator,
@@ -98,6 +100,28 @@ def _converted(recipe: Recipe, estimator: Estimator) -> Proto:
         raise ExportError(message) from error
     # So that no inner tensor bears a name of the recipe; skl2onnx itself calls some "label".
     return onnx.compose.add_prefix(model, "skl/", rename_inputs=False, inplace=True)
+
+
+def _give_nodes_plain_numbers() -> None:
+    """Let skl2onnx make nodes of numpy's numbers and of booleans, which onnx 1.23 refuses.
+
+    Without this no HistGradientBoosting model is exported (skl2onnx 1.20).
+    """
+    import numpy as np
+    from onnx import helper
+    from skl2onnx.common import _container
+
+    def plain(value: Any) -> Any:  # noqa: ANN401 - whatever an attribute may be
+        if isinstance(value, np.ndarray | np.generic):
+            value = value.tolist()
+        if isinstance(value, list | tuple):
+            return [plain(each) for each in value]
+        return int(value) if isinstance(value, bool) else value
+
+    def make_node(*args: Any, **attributes: Any) -> Proto:  # noqa: ANN401
+        return helper.make_node(*args, **{name: plain(each) for name, each in attributes.items()})
+
+    _container.make_node = make_node
 
 
 def _names(estimator: Estimator) -> str:

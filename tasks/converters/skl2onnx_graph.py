@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tasks.domain.artifact import TensorSpec
-    from tasks.domain.recipe import OutputSpec, Recipe
+    from tasks.domain.recipe import Recipe
+    from tasks.domain.signature import OutputSpec
 
 Proto: TypeAlias = Any
 """A message of onnx.proto, whose package has no types."""

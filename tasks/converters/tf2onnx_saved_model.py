@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tasks.converters import Converter, ConvertReply, ConvertRequest
 from tasks.domain.artifact import ModelFormat
 from tasks.domain.errors import ExportError, SignatureMismatchError
-from tasks.domain.recipe import SavedModelFolder
+from tasks.domain.sources import SavedModelFolder
 from tasks.isolation import Family
 from tasks.tf2onnx_lean.convert import OPSETS, PASSES, check_opset, convert_function
 

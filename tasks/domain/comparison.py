@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tasks.domain.parity import ProfileName, Tolerance
-    from tasks.domain.recipe import OutputSpec
+    from tasks.domain.signature import OutputSpec
 
     Array = NDArray[np.generic]
     Answers = Mapping[str, Array]

@@ -87,6 +87,29 @@ class Culprit(Value):
     """What differs, in one line."""
 
 
+class Shrunk(Value):
+    """The simplest input found that still shows the fault."""
+
+    probe: str
+    row: NonNegativeInt
+    """Where it began: a row of that probe."""
+    base: str
+    """The row that passes: of which plain probe it is, or ``random-0`` and so on."""
+    against: ModelFormat
+    """Whose answers were taken for right: the source's, or for TensorFlow the ONNX file's."""
+    differing: NonNegativeInt
+    """Elements in which it differs from the row that passes."""
+    elements: NonNegativeInt
+    minimal: bool
+    """Whether none of these can be left out; else the budget ended before."""
+    rounds: NonNegativeInt
+    rows: NonNegativeInt
+    """Rows that were tried."""
+    folder: str = ""
+    """Folder of ``inputs.npz``, ``expected.npz``, ``got.npz`` below the quarantine's prefix."""
+    words: str
+
+
 class Diagnosis(Value):
     """What is known of a failed comparison beyond that it failed."""
 
@@ -101,5 +124,7 @@ class Diagnosis(Value):
     """How many nodes the cut-out sub-graph has; 0 where none was cut."""
     reproducer: str = ""
     """Folder of ``reproduce.py`` and what it needs, below the quarantine's prefix."""
+    shrunk: Shrunk | None = None
+    """Absent where no input was shrunk: the row alone passes, or no other row does."""
     words: str
     """The finding in one or two sentences, for the log and the report."""

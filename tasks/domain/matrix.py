@@ -16,9 +16,11 @@ class Cell(Value):
     """Graph optimisation: ``off``, ``basic`` or ``all``; empty where there is no choice."""
     provider: str = "CPU"
     passed: bool | None
-    """None: it was not run."""
+    """None: it was not run, or its numbers cannot be judged; ``words`` says why."""
     words: str
     """The comparison in one line, or ``not run: why``."""
+    faults: tuple[str, ...] = ()
+    """What is wrong with its outputs, as ``tasks.domain.parity.FaultKind`` names it."""
     budget: NonNegativeFloat | None = None
     """Largest share of its tolerance that an element uses; None where nothing was compared."""
 

@@ -20,6 +20,9 @@ FaultKind: TypeAlias = Literal[
 ]
 """What can be wrong with an output: ``missing`` is one that is not there, or one too many."""
 
+DECADES = tuple(10.0**power for power in range(-9, 1))
+"""Where the decades of a histogram begin; the bins before are for no error and for less."""
+
 _REASONS_SAID = 3
 
 
@@ -65,7 +68,7 @@ class ErrorSpread(Value):
     """Root of the mean squared error."""
     histogram: tuple[NonNegativeInt, ...] = ()
     """How many errors are of which size, over the largest of their row: none at all, below 1e-9,
-    then decade by decade up to 1, and 1 or more (``tasks.domain.spread.DECADES``)."""
+    then decade by decade up to 1, and 1 or more (``DECADES``)."""
 
 
 class NoiseParity(Value):
@@ -207,10 +210,10 @@ class OutputParity(Value):
     """Absent for strings and labels, and where the shapes differ."""
     ranks: RankAgreement | None = None
     noise: NoiseParity | None = None
+    """Absent where the source did not answer in float64, or that tells nothing of rounding."""
     unjudged: tuple[NonNegativeInt, ...] = ()
     """Rows whose numbers are not judged, since the source itself, in float32, is far from its own
     float64 there: it went another way at a threshold, or rounding grows without bound."""
-    """Absent where the source did not answer in float64, or that tells nothing of rounding."""
     faults: tuple[FaultKind, ...] = ()
     """What is wrong, by kind; empty where it passed."""
     non_finite: NonFiniteMap | None = None
@@ -360,7 +363,7 @@ class ParityReport(Value):
     @property
     def _told(self) -> str:
         alike = sum(each.non_finite_agreed for probe in self.probes for each in probe.outputs)
-        return f"; {alike:,} elements are NaN or infinite on both sides" if alike else ""
+        return f"; NaN or infinite on both sides alike: {alike:,}" if alike else ""
 
     @property
     def budget(self) -> float:

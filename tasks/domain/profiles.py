@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tasks.domain.parity import ProfileName, Tolerance
 
 if TYPE_CHECKING:
-    from tasks.domain.recipe import OutputSpec
+    from tasks.domain.signature import OutputSpec
 
 
 class Profile(NamedTuple):

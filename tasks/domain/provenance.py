@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from tasks.domain.recipe import Download, Recipe
+from tasks.domain.sources import Download
 from tasks.domain.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from tasks.domain.recipe import Recipe
     from tasks.domain.release import ReleaseFile
 
 BUILD_TYPE = "urn:onnx-conveyor:flow:release-model:1"

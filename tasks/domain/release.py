@@ -19,6 +19,7 @@ from tasks.domain.artifact import (
     StoredTree,
     VerifiedArtifact,
 )
+from tasks.domain.drift import Drift, Replay
 from tasks.domain.fingerprint import Fingerprint
 from tasks.domain.parity import ParityReport
 from tasks.domain.passes import SkippedPass
@@ -67,6 +68,8 @@ class Reference(Value):
     answers: StoredTree
     """``<probe>.npz`` each."""
     runtime: str
+    replay: Replay | None = None
+    """The last release's golden samples, answered again; None where nothing was released."""
     cost: Cost
     float64: Float64 = Float64(words="")
     labels: tuple[int | float | str, ...] = ()
@@ -82,6 +85,8 @@ class Candidate(Value):
     """Every converter tried, the winner last."""
     parity: ParityReport
     ms_per_row: NonNegativeFloat | None = None
+    drift: Drift | None = None
+    """How it compares with the last release; None where that has no such format."""
     notes: tuple[str, ...] = ()
     skipped: tuple[SkippedPass, ...] = ()
     """Optimising passes that would have changed its answers, or could not be run."""
@@ -168,6 +173,8 @@ class PublishedFormat(Value):
     """The report in one line."""
     ms_per_row: NonNegativeFloat | None = None
     """Milliseconds in which it answered a row of the probes, on the host below."""
+    drift: Drift | None = None
+    """How it compares with the release before."""
     notes: tuple[str, ...]
     skipped: tuple[SkippedPass, ...] = ()
     """Optimising passes that it was released without, and why."""
@@ -207,6 +214,8 @@ class Manifest(Value):
     source_notes: tuple[str, ...]
     reference_runtime: str
     probes: tuple[ProbeInfo, ...]
+    replay: Replay | None = None
+    """What became of the golden samples of the release before."""
     formats: tuple[PublishedFormat, ...]
     variants: tuple[PublishedVariant, ...] = ()
     """Each that the recipe asks for, those that were refused too."""

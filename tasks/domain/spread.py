@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tasks.domain.parity import ErrorSpread, RowError
+from tasks.domain.parity import DECADES, ErrorSpread, RowError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,8 +23,6 @@ _BLOCK_ELEMENTS = 1 << 18
 _REL_FLOOR = 1e-3
 _TAIL = 0.001
 _WORST_ROWS = 5
-DECADES = tuple(10.0**power for power in range(-9, 1))
-"""Where the decades of the histogram begin; the bins before are for no error and for less."""
 
 
 @dataclass(frozen=True)

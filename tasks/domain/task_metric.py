@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tasks.domain.parity import ProbeParity
-    from tasks.domain.recipe import OutputSpec
+    from tasks.domain.signature import OutputSpec
 
     Array = NDArray[np.generic]
     Answers = Mapping[str, Array]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tasks.domain.parity import OutputParity, ProbeParity, ProfileName
-    from tasks.domain.recipe import OutputSpec
+    from tasks.domain.signature import OutputSpec
 
     Answers = Mapping[str, NDArray[np.generic]]
 

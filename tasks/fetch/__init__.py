@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tasks.domain.recipe import Download
+    from tasks.domain.sources import Download
 
     Progress = Callable[[int, int | None], None]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tasks.report.figures import share
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from tasks.domain.parity import OutputParity, ParityReport
 
@@ -50,6 +50,14 @@ class Chart:
     """The picture in one sentence, for those who do not see it."""
 
 
+def output_names(
+    reports: Sequence[ParityReport], wanted: Callable[[OutputParity], bool]
+) -> tuple[str, ...]:
+    """Return the names of the outputs of which any comparison is wanted, in order, once each."""
+    found = (each for report in reports for probe in report.probes for each in probe.outputs)
+    return tuple(dict.fromkeys(each.name for each in found if wanted(each)))
+
+
 def charts(reports: Sequence[ParityReport], titles: Sequence[str]) -> tuple[Chart, ...]:
     """Return one chart for each output that has numbers.
 
@@ -57,13 +65,7 @@ def charts(reports: Sequence[ParityReport], titles: Sequence[str]) -> tuple[Char
         reports: Each is a series of bars.
         titles: Their names, in the same order.
     """
-    names = dict.fromkeys(
-        output.name
-        for report in reports
-        for probe in report.probes
-        for output in probe.outputs
-        if output.errors or output.non_finite_mismatched
-    )
+    names = output_names(reports, lambda each: bool(each.errors or each.non_finite_mismatched))
     high = _highest_power(reports)
     return tuple(_chart(name, reports, titles, high) for name in names)
 

@@ -64,6 +64,20 @@ def _name(verdict: StageVerdict) -> str:
 
 
 def _facts(diagnosis: Diagnosis) -> list[tuple[str, str]]:
+    return [*_of_culprit(diagnosis), *_of_input(diagnosis)]
+
+
+def _of_input(diagnosis: Diagnosis) -> list[tuple[str, str]]:
+    shrunk = diagnosis.shrunk
+    if shrunk is None:
+        return []
+    facts = [("Shrunk input", shrunk.words)]
+    if shrunk.folder:
+        facts.append(("Its files", f"{shrunk.folder}/inputs.npz, expected.npz, got.npz"))
+    return facts
+
+
+def _of_culprit(diagnosis: Diagnosis) -> list[tuple[str, str]]:
     culprit = diagnosis.culprit
     if culprit is None:
         return []

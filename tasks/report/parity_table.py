@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tasks.report.closeness import (
+    METRIC_COLUMNS,
+    NOISE_COLUMNS,
+    WAIVER_COLUMNS,
+    hole_lines,
+    metric_cells,
+    noise_cells,
+    waiver_cells,
+)
 from tasks.report.figures import cosine, figure, share
 
 if TYPE_CHECKING:
@@ -26,16 +35,39 @@ def parity_markdown(recipe: Recipe, reports: Sequence[ParityReport]) -> str:
         lines += ["> **RANDOM WEIGHTS**: this proves a graph, and is of no other use.", ""]
     for report in reports:
         if report.passed:
-            lines.append(f"- ✅ {plain(report.summary())}")
+            lines.append(f"- {'⚠️' if report.waived else '✅'} {plain(report.summary())}")
         else:
             lines.append(f"- ❌ {report.candidate.label} differs")
             lines += [f"  - {plain(reason)}" for reason in report.reasons()]
-    lines += ["", _row(_COLUMNS), _row(["---"] * len(_COLUMNS))]
-    lines += [_row(cells) for report in reports for cells in _cells(report)]
+    lines += _table(_COLUMNS, [cells for report in reports for cells in _cells(report)])
+    lines += _closeness(reports)
     if any(each.matrix.cells for each in reports):
-        lines += ["", _row(_WAYS), _row(["---"] * len(_WAYS))]
-        lines += [_row(cells) for report in reports for cells in _way_cells(report)]
+        lines += _table(_WAYS, [cells for report in reports for cells in _way_cells(report)])
     return "\n".join([*lines, ""])
+
+
+def _closeness(reports: Sequence[ParityReport]) -> list[str]:
+    """Render what is waived, the noise floor, the task metrics and where NaN is."""
+    labels = [each.candidate.label for each in reports]
+    lines = []
+    if waived := list(waiver_cells(reports, labels)):
+        lines += ["", "### Waived", *_table(WAIVER_COLUMNS, waived)]
+    told = [(label, each) for label, one in zip(labels, reports, strict=True) for each in one.notes]
+    lines += ["", *(f"- {label}: {plain(note)}" for label, note in told)] if told else []
+    for label, report in zip(labels, reports, strict=True):
+        if report.noise:
+            lines += ["", f"### Noise floor of {label}", "", plain(report.noise)]
+        if cells := list(noise_cells(report)):
+            lines += _table(NOISE_COLUMNS, cells)
+        if holes := list(hole_lines(report)):
+            lines += ["", *(f"- {plain(line)}" for line in holes)]
+    if metrics := list(metric_cells(reports, labels)):
+        lines += ["", "### Where the true answers are known", *_table(METRIC_COLUMNS, metrics)]
+    return lines
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return ["", _row(columns), _row(["---"] * len(columns)), *map(_row, rows)]
 
 
 def _way_cells(report: ParityReport) -> Iterator[list[str]]:
@@ -64,7 +96,7 @@ def output_cells(probe: ProbeParity, output: OutputParity) -> list[str]:
         else ["", ""]
     )
     ties = (ranks.ties_swapped if ranks else 0) + output.label_ties
-    verdict = "pass" if output.passed else "FAIL"
+    verdict = "pass" if output.passed else "WAIVED" if output.waived else "FAIL"
     if output.non_finite_agreed:
         verdict += f" ({output.non_finite_agreed:,} NaN or ∞ alike)"
     return [probe.probe, str(probe.rows), output.name, verdict, *figures, *ranked, str(ties or "")]

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tasks.domain.domains import Image, Mask, OneHot, Tokens
-from tasks.domain.recipe import Choice, Range
+from tasks.domain.signature import Choice, Range
 from tasks.report.figures import figure, share, size
+from tasks.report.since_last import since_last
 from tasks.report.snippet import picture_size_of
 from tasks.report.templates import template
 
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 
     from tasks.domain.artifact import VerifiedArtifact
     from tasks.domain.parity import ParityReport
-    from tasks.domain.recipe import ImagePreprocessing, InputSpec, Recipe
+    from tasks.domain.recipe import Recipe
     from tasks.domain.release import Release, ReleaseFile
+    from tasks.domain.signature import ImagePreprocessing, InputSpec
 
 README, INDEX = "README.md", "index.html"
 _SAID_OF_SOURCE = ("model", "dataset", "network", "weights")
@@ -81,6 +83,7 @@ def _view(
             ),
         ],
         "reference": release.reference,
+        "since_last": since_last(release),
         "picture": extras.picture,
         "files": [
             (each.path, size(each.size_bytes), each.sha256)

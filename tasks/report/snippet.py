@@ -10,7 +10,8 @@ from tasks.domain.recipe import Pictures
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tasks.domain.recipe import ImagePreprocessing, InputSpec, OutputSpec, Recipe
+    from tasks.domain.recipe import Recipe
+    from tasks.domain.signature import ImagePreprocessing, InputSpec, OutputSpec
 
 LABELS = "labels.txt"
 """The file of a release that names its classes, one a line."""

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tasks.report.chart import LEFT, TOTAL, WIDTH, charts
+from tasks.report.closeness import closeness
 from tasks.report.diagnosis import diagnosis_views
 from tasks.report.figures import seconds, share, size
 from tasks.report.parity_table import output_cells
+from tasks.report.since_last import since_last
 from tasks.report.variants_view import room_for, variant_nodes
 
 if TYPE_CHECKING:
@@ -72,11 +74,13 @@ def page_view(
         "charts": charts(reports, titles),
         "geometry": geometry | room_for(variants),
         "variants": variants,
+        "close": closeness(reports, titles),
         "tables": _tables(reports, titles),
         "matrices": [(t, each.matrix) for t, each in zip(titles, reports, strict=True)],
         "runtimes": [(t, each.runtime) for t, each in zip(titles, reports, strict=True)],
         "changes": release.standing.changes if release else (),
         "changed_since": release.standing.version if release else None,
+        "since_last": since_last(release),
         "facts": _facts(recipe, release),
         "tolerances": _tolerances(reports),
         "probes": release.reference.probes if release else (),
@@ -108,9 +112,11 @@ def _headline(recipe: Recipe, reports: Sequence[ParityReport], *, passed: bool) 
     who = " and ".join(dict.fromkeys(each.candidate.label for each in reports))
     verb = "answer" if len(reports) > 1 else "answers"
     worst = share(max(each.budget for each in reports))
+    waived = sum(len(each.waived) for each in reports)
+    but = f", but for {waived} waived comparison{'s' * (waived > 1)}" if waived else ""
     return (
-        f"{who} {verb} as {source} does, on {rows} rows of {len(reports[0].probes)} probes; "
-        f"the worst element uses {worst} of its tolerance"
+        f"{who} {verb} as {source} does{but}, on {rows} rows of {len(reports[0].probes)} probes; "
+        f"the worst element uses {worst} of its limit"
     )
 
 
@@ -145,7 +151,8 @@ def _node(
         if onnx := candidate.verified.onnx:
             lines.append(f"opset {max(onnx.opsets.values())}, {onnx.parameters:,} weights")
     if report.passed:
-        verdict, says = "pass", f"equal, worst {share(report.budget)} of tolerance"
+        what = f"{len(report.waived)} waived, else equal" if report.waived else "equal"
+        verdict, says = "pass", f"{what}, worst {share(report.budget)} of tolerance"
     else:
         bad = sum(not probe.passed for probe in report.probes)
         verdict, says = "fail", f"differs in {bad} of {len(report.probes)} probes"
@@ -163,6 +170,7 @@ def _tables(reports: Sequence[ParityReport], titles: Sequence[str]) -> list[dict
                 {
                     "cells": output_cells(probe, output),
                     "passed": output.passed,
+                    "waived": output.waived is not None,
                     "reason": output.reason,
                 }
                 for probe in report.probes

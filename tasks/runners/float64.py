@@ -9,13 +9,13 @@ from tasks.domain.artifact import ModelFormat
 from tasks.domain.errors import VerificationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from tasks.domain.recipe import Recipe
     from tasks.runners import Runner
 
 _NARROW = {"float16", "float32"}
+_ON_PURPOSE = "it computes in 16 bits on purpose, which is more than rounding of float32"
 
 
 def open_float64(recipe: Recipe, folder: Path) -> Runner:
@@ -55,12 +55,20 @@ def in_float64(recipe: Recipe) -> Recipe:
 
 
 def _torch(recipe: Recipe, folder: Path) -> Runner:
+    import torch
+
     from tasks.runners.torch_runner import TorchRunner
     from tasks.sources.networks import open_network
 
     network = open_network(recipe, folder)
     if hasattr(network, "module"):  # an exported program
         network = network.module()
+    narrow = {each.dtype for each in (*network.parameters(), *network.buffers())} & {
+        torch.float16,
+        torch.bfloat16,
+    }
+    if narrow:
+        raise VerificationError(_ON_PURPOSE)
     return TorchRunner.of(in_float64(recipe), network.double())
 
 
@@ -70,12 +78,14 @@ def _keras(recipe: Recipe, folder: Path) -> Runner:
     keras = import_keras()
     model = load_model(folder / MODEL_FILE)
     try:
-        config = json.dumps(_with_float64(json.loads(model.to_json())))
-        wide = keras.models.model_from_json(config)
+        text = model.to_json()
+        wide = keras.models.model_from_json(json.dumps(_with_float64(json.loads(text))))
         wide.set_weights([each.astype("float64") for each in model.get_weights()])
     except Exception as error:
         message = f"Keras cannot build it anew in float64 ({type(error).__name__})"
         raise VerificationError(message) from error
+    if "float16" in text:  # float16, bfloat16 and the policies that mix them
+        raise VerificationError(_ON_PURPOSE)
     return KerasRunner(in_float64(recipe), wide, "cpu")
 
 
@@ -85,19 +95,9 @@ def _with_float64(config: Any) -> Any:  # noqa: ANN401 - it is JSON
         return [_with_float64(each) for each in config]
     if not isinstance(config, dict):
         return config
-    policy = config.get("class_name") == "DTypePolicy"
+    if config.get("class_name") == "DTypePolicy":
+        return config | {"config": {**config["config"], "name": "float64"}}
     return {
-        key: "float64"
-        if key in ("dtype", *(("name",) if policy else ())) and value in _NARROW_NAMES
-        else _policy(value)
-        if policy and key == "config"
-        else _with_float64(value)
+        key: "float64" if key == "dtype" and value == "float32" else _with_float64(value)
         for key, value in config.items()
     }
-
-
-_NARROW_NAMES = ("float16", "float32", "mixed_float16")
-
-
-def _policy(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {**config, "name": "float64"}

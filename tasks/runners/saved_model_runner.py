@@ -8,7 +8,7 @@ import numpy as np
 
 from tasks.domain.artifact import ModelSignature, TensorSpec
 from tasks.domain.errors import ConfigurationError, SignatureMismatchError, VerificationError
-from tasks.domain.recipe import SavedModelFolder
+from tasks.domain.sources import SavedModelFolder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tasks.domain.errors import AcquisitionError, ConfigurationError, VerificationError
-from tasks.domain.recipe import InputSpec, SklearnPickle
+from tasks.domain.sources import SklearnPickle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tasks.domain.recipe import Recipe
+    from tasks.domain.signature import InputSpec
 
 Estimator: TypeAlias = Any
 """A fitted scikit-learn estimator or pipeline; scikit-learn has no types."""

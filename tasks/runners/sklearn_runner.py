@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tasks.domain.artifact import ModelSignature
-    from tasks.domain.recipe import OutputSpec, Recipe
+    from tasks.domain.recipe import Recipe
+    from tasks.domain.signature import OutputSpec
 
 
 _Answer: TypeAlias = Any

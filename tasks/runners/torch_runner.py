@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tasks.domain.artifact import ModelSignature, TensorSpec
-    from tasks.domain.recipe import InputSpec, Recipe
+    from tasks.domain.recipe import Recipe
+    from tasks.domain.signature import InputSpec
     from tasks.runners import Device
 
 EXAMPLE_ROWS = 2

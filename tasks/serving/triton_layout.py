@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tasks.domain.artifact import DType, TensorSpec
-    from tasks.domain.recipe import OutputSpec, Recipe
+    from tasks.domain.recipe import Recipe
     from tasks.domain.release import Manifest
+    from tasks.domain.signature import OutputSpec
     from tasks.serving.source import ReleaseSource
 
 MAX_BATCH_SIZE = 32

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tasks.domain.errors import AcquisitionError, ConfigurationError
-from tasks.domain.recipe import KerasApplication
+from tasks.domain.sources import KerasApplication
 from tasks.runners.keras_runner import MODEL_FILE, import_keras
 from tasks.sources import AcquireReply, AcquireRequest
 from tasks.sources.keras_saving import save_model

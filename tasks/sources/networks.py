@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from tasks.domain.errors import ConfigurationError, VerificationError
-from tasks.domain.recipe import Recipe, TorchProgram, TorchTraining, TorchvisionModel
+from tasks.domain.recipe import Recipe
+from tasks.domain.sources import TorchProgram, TorchTraining, TorchvisionModel
 
 WEIGHTS = "model.pt"
 
@@ -159,7 +160,10 @@ def open_network(recipe: Recipe, folder: Path) -> Any:  # noqa: ANN401
 
         return open_program(folder)
     weights = load_weights(folder / WEIGHTS)
-    with torch.device("meta"):  # no memory and no time for weights that are replaced at once
+    try:
+        with torch.device("meta"):  # no memory and no time for weights that are replaced at once
+            network = _architecture(recipe)
+    except NotImplementedError:  # RegNet computes its widths by tensors
         network = _architecture(recipe)
     fill(network, weights, recipe.name)
     if _left_empty(network):

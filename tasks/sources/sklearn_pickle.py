@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import cast
 
 from tasks.domain.errors import AcquisitionError, ConfigurationError
-from tasks.domain.recipe import SklearnPickle
+from tasks.domain.sources import SklearnPickle
 from tasks.runners.sklearn_files import (
     Estimator,
     check_signature,

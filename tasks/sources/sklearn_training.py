@@ -12,7 +12,8 @@ import numpy as np
 from tasks.arrays import save_arrays
 from tasks.child import report_progress
 from tasks.domain.errors import AcquisitionError, ConfigurationError
-from tasks.domain.recipe import EstimatorStep, Recipe, SklearnTraining
+from tasks.domain.recipe import Recipe
+from tasks.domain.sources import EstimatorStep, SklearnTraining
 from tasks.runners.sklearn_files import (
     Estimator,
     check_signature,

@@ -11,7 +11,8 @@ import numpy as np
 from tasks.arrays import save_arrays
 from tasks.child import report_progress
 from tasks.domain.errors import AcquisitionError, ConfigurationError
-from tasks.domain.recipe import Recipe, TorchTraining
+from tasks.domain.recipe import Recipe
+from tasks.domain.sources import TorchTraining
 from tasks.sources import HELD_OUT, AcquireReply, AcquireRequest
 from tasks.sources.networks import save_weights, small_network, torch_device
 

@@ -8,7 +8,8 @@ from typing import Any, cast
 
 from tasks.child import report_progress
 from tasks.domain.errors import AcquisitionError, ConfigurationError, VerificationError
-from tasks.domain.recipe import Recipe, TorchvisionModel
+from tasks.domain.recipe import Recipe
+from tasks.domain.sources import TorchvisionModel
 from tasks.sources import AcquireReply, AcquireRequest
 from tasks.sources.networks import fill, load_weights, save_weights, torchvision_network
 

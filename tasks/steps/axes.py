@@ -9,7 +9,8 @@ from tasks.domain.domains import BATCH, BATCH_SIZES
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from tasks.domain.recipe import InputSpec, Recipe
+    from tasks.domain.recipe import Recipe
+    from tasks.domain.signature import InputSpec
 
     Sizes = Mapping[str, int]
 

@@ -9,8 +9,10 @@ import numpy as np
 
 from tasks.arrays import load_arrays, save_arrays
 from tasks.domain.comparison import compare_probe
+from tasks.domain.noise import Truth
 from tasks.domain.recipe import Recipe
 from tasks.domain.value import Value
+from tasks.steps.float64 import ROWS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 4
 """Rows that are kept; one would hide what depends on the batch."""
-_MOST_SCANNED = 64
+_MOST_SCANNED = 256
+"""``beside-splits`` has 128 rows at most, and may be wrong in the last of them alone."""
 
 
 class CutRequest(Value):
@@ -33,8 +36,10 @@ class CutRequest(Value):
     """Folder of the source's answers, likewise."""
     answers: Path
     """Folder of the candidate's; it may have given none."""
+    float64: Path | None = None
+    """Folder of the source's answers in float64, where it gave any."""
     folder: Path
-    """Where ``inputs`` and ``answers`` of the kept rows go."""
+    """Where ``inputs``, ``answers`` and ``float64`` of the kept rows go."""
 
 
 class CutReply(Value):
@@ -69,7 +74,29 @@ def cut_rows(request: CutRequest) -> CutReply:
             request.folder / name / f"{request.probe}.npz",
             {key: each[rows] for key, each in arrays.items()},
         )
+    _keep_float64(request, rows)
     return CutReply(rows=tuple(rows), worst=ranked[0] if ranked else rows[0])
+
+
+def _truth(request: CutRequest, rows: list[int]) -> Truth | None:
+    """Return the float64 answers to ``rows``, numbered by their place among them."""
+    path = request.float64 / f"{request.probe}.npz" if request.float64 else None
+    if path is None or not path.is_file():
+        return None
+    arrays = load_arrays(path)
+    answered = arrays.pop(ROWS).tolist()
+    at = [answered.index(row) for row in rows if row in answered]
+    if not at:
+        return None
+    places = np.array([rows.index(answered[i]) for i in at])
+    return Truth(rows=places, answers={key: each[at] for key, each in arrays.items()})
+
+
+def _keep_float64(request: CutRequest, rows: list[int]) -> None:
+    (request.folder / "float64").mkdir()
+    if truth := _truth(request, rows):
+        path = request.folder / "float64" / f"{request.probe}.npz"
+        save_arrays(path, {**truth.answers, ROWS: truth.rows})
 
 
 def _worst_first(request: CutRequest, reference: Arrays, answers: Arrays, count: int) -> list[int]:
@@ -81,7 +108,9 @@ def _worst_first(request: CutRequest, reference: Arrays, answers: Arrays, count:
             {name: np.atleast_1d(each)[row : row + 1] for name, each in side.items()}
             for side in (reference, answers)
         )
-        compared = compare_probe(request.probe, outputs, mine, theirs, profile)
+        compared = compare_probe(
+            request.probe, outputs, mine, theirs, profile, _truth(request, [row])
+        )
         if not compared.passed:
             found.append((max(map(_badness, compared.outputs)), row))
     return [row for _, row in sorted(found, key=lambda each: (-each[0], each[1]))]

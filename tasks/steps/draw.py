@@ -8,7 +8,7 @@ import numpy as np
 
 from tasks.domain.domains import Image, Mask, OneHot, Tokens
 from tasks.domain.errors import ConfigurationError
-from tasks.domain.recipe import Choice, ImagePreprocessing, InputSpec, Range
+from tasks.domain.signature import Choice, ImagePreprocessing, InputSpec, Range
 from tasks.steps.axes import free_size, usual_sizes
 from tasks.steps.pictures import normalised
 

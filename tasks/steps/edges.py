@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from tasks.domain.domains import Image, Mask, OneHot, Tokens
-from tasks.domain.recipe import Choice, InputSpec, Range, Recipe
+from tasks.domain.recipe import Recipe
+from tasks.domain.signature import Choice, InputSpec, Range
 from tasks.steps.axes import usual_sizes
 from tasks.steps.draw import as_declared, bounds, mask_of, shape_for, tokens_of
 from tasks.steps.pictures import normalised

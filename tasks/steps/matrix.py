@@ -150,7 +150,7 @@ def _evaluated(session: Any, inputs: Arrays) -> Arrays:  # noqa: ANN401 - a Refe
 
 def _compared(cell: Cell, request: CellRequest, answer: Callable[[Arrays], Arrays]) -> Cell:
     outputs, profile = request.recipe.signature.outputs, request.recipe.parity.profile
-    most, problems, budgets, rows = rows_of(request.recipe), [], [0.0], 0
+    most, wrong, budgets, rows = rows_of(request.recipe), [], [0.0], 0
     for name in request.probes:
         inputs, reference = (
             {key: each[:most] for key, each in load_arrays(folder / f"{name}.npz").items()}
@@ -159,14 +159,21 @@ def _compared(cell: Cell, request: CellRequest, answer: Callable[[Arrays], Array
         held = Held(_first(request.held.get(name, {}), most))
         compared = compare_probe(name, outputs, reference, answer(inputs), profile, held)
         rows += compared.rows
-        problems += [
-            f"{name}/{each.name}: {each.reason}"
+        wrong += [
+            (f"{name}/{each.name}: {each.reason}", each.faults)
             for each in compared.outputs
             if each.reason and (name, each.name) not in request.waived
         ]
         budgets += [each.errors.budget for each in compared.outputs if each.errors]
-    words = "; ".join(problems) or f"equal on {rows} {'row' if rows == 1 else 'rows'}"
-    return cell.model_copy(update={"passed": not problems, "words": words, "budget": max(budgets)})
+    words = "; ".join(said for said, _ in wrong)
+    return cell.model_copy(
+        update={
+            "passed": not wrong,
+            "words": words or f"equal on {rows} {'row' if rows == 1 else 'rows'}",
+            "faults": tuple(dict.fromkeys(kind for _, kinds in wrong for kind in kinds)),
+            "budget": max(budgets),
+        }
+    )
 
 
 def _first(held: dict[str, HeldTo], rows: int) -> dict[str, HeldTo]:

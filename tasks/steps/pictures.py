@@ -9,7 +9,8 @@ import numpy as np
 
 from tasks.domain.domains import Image as PixelDomain
 from tasks.domain.errors import ConfigurationError
-from tasks.domain.recipe import ImagePreprocessing, InputSpec, Range, Recipe
+from tasks.domain.recipe import Recipe
+from tasks.domain.signature import ImagePreprocessing, InputSpec, Range
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -18,6 +18,7 @@ from tasks.steps.axes import size_probes, unbounded_axes, usual_sizes
 from tasks.steps.draw import as_declared, draw_inputs
 from tasks.steps.edges import edge_probes
 from tasks.steps.pictures import LEAST_REAL, picture_rows
+from tasks.steps.search import SEARCH, search_probe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,6 +85,8 @@ def _all_probes(request: ProbesRequest) -> Iterator[tuple[str, str, Inputs]]:
     for name, rows, sizes in size_probes(recipe, _covered(recipe, random)):
         about = f"random rows, in one batch of {rows}{_in_words(sizes)}"
         yield name, about, draw_inputs(recipe, rows, rng, sizes)
+    if (searched := search_probe(recipe)) is not None:
+        yield SEARCH, "structured rows of the declared domain, chosen by Hypothesis", searched
 
 
 def _about_random(recipe: Recipe) -> str:

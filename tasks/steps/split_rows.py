@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from tasks.arrays import load_arrays, save_arrays
-from tasks.domain.recipe import InputSpec, Range, Recipe
+from tasks.domain.recipe import Recipe
 from tasks.domain.release import ProbeInfo
+from tasks.domain.signature import InputSpec, Range
 from tasks.domain.value import Value
 from tasks.runners.sklearn_files import load_estimator
 from tasks.runners.sklearn_runner import SklearnRunner

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tasks.domain.parity import Tolerance
-    from tasks.tracing.kept import TracedTensor
+    from tasks.tracing.recording import TracedTensor
 
 PARAMETER = "parameter "
 """How the names of a source's weights begin, to tell them from what it computes."""

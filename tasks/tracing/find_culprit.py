@@ -17,7 +17,7 @@ from tasks.tracing.agreement import RightTensors, close, distance
 from tasks.tracing.cut import cut_out, innocent_without, names_of
 from tasks.tracing.graph import TracedGraph, node_name, op_type
 from tasks.tracing.graph_names import layer_of
-from tasks.tracing.kept import TracedRows, rows_of
+from tasks.tracing.recording import TracedRows, rows_of
 from tasks.tracing.reproducer import write_reproducer
 from tasks.tracing.search import Search, Suspect
 

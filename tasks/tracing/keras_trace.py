@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tasks.tracing.kept import Trace, TracedTensor, rows_of, write_trace
+from tasks.tracing.recording import Trace, TracedTensor, rows_of, write_trace
 from tasks.tracing.torch_trace import TraceSourceRequest  # noqa: TC001 - the child reads it
 
 if TYPE_CHECKING:

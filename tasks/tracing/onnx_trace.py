@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.domain.value import Value
 from tasks.runners.onnxruntime_runner import MODEL, open_session, short
-from tasks.tracing.kept import Trace, TracedTensor, rows_of, write_trace
+from tasks.tracing.recording import Trace, TracedTensor, rows_of, write_trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

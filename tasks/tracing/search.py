@@ -64,6 +64,7 @@ class Search:
         self._layer: dict[str, str] = {}
         self._verdict: dict[str, bool | None] = dict.fromkeys(graph.inputs, True)
         self._judge(by_name={k.tensor.name: k.array for k in right.made} if by_name else {})
+        self._trust_sizes()
         self._heal()
 
     def _judge(self, by_name: Arrays) -> None:
@@ -84,6 +85,22 @@ class Search:
             self._verdict[name] = same
             if not same:
                 self._expected[name] = expected
+
+    def _trust_sizes(self) -> None:
+        """Take what is reckoned from shapes alone for right: no source has a counterpart of it.
+
+        A size that is wrong shows in the node that reshapes by it.
+        """
+        sizes: set[str] = set()
+        for node in self._graph.nodes:
+            read = self._graph.computed(node)
+            if node.op_type not in {"Shape", "Size"} and not (read and sizes.issuperset(read)):
+                continue
+            made = [name for name in node.output if name not in self._graph.outputs]
+            sizes.update(made)
+            for name in made:
+                if self._verdict.get(name) is None:
+                    self._verdict[name] = True
 
     def _heal(self) -> None:
         """Take a tensor for right where what is made of it is right."""
@@ -181,8 +198,11 @@ class Search:
             if self._strange_weights(node) and len(region) > 1:
                 reason = "reads weights that the source does not have"
                 return suspect(node, reason, own=place > ends)
-        main = [node for node in region[: ends + 1] if self._weighs(node)]
-        return suspect((main or region[: ends + 1])[-1 if not main else 0], "differs first")
+        until = region[: ends + 1]
+        if main := [node for node in until if self._weighs(node)]:
+            return suspect(main[0], "differs first")
+        reckoning = [node for node in until if node.op_type != "Identity"]
+        return suspect((reckoning or until)[-1], "differs first")
 
     def _breaks_numbers(self, node: Any) -> bool:  # noqa: ANN401
         """Whether a node makes NaN or infinity where the right side has finite numbers alone."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.tracing.kept import Trace, TracedTensor, rows_of, write_trace
+from tasks.tracing.recording import Trace, TracedTensor, rows_of, write_trace
 from tasks.tracing.torch_trace import TraceSourceRequest  # noqa: TC001 - the child reads it
 
 if TYPE_CHECKING:

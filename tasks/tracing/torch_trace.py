@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.domain.recipe import Recipe
 from tasks.domain.value import Value
-from tasks.tracing.kept import Trace, TracedTensor, rows_of, write_trace
+from tasks.tracing.recording import Trace, TracedTensor, rows_of, write_trace
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

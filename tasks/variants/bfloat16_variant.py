@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tasks.domain.errors import ExportError
-from tasks.variants.editing import MODEL, changing_weights, kept, refuse_overflow, write
+from tasks.runners.onnxruntime_runner import MODEL
+from tasks.variants.editing import changing_weights, kept, refuse_overflow, write
 
 if TYPE_CHECKING:
     from tasks.domain.variants import Bfloat16

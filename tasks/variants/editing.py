@@ -8,6 +8,7 @@ import numpy as np
 
 from tasks.converters.onnx_weights import write_model
 from tasks.domain.errors import ExportError
+from tasks.runners.onnxruntime_runner import MODEL
 from tasks.steps.ir_version import LowerIrRequest, lower_ir_version
 from tasks.steps.onnx_file import Proto, nodes
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-
-MODEL = "model.onnx"
 
 
 class Kept(NamedTuple):

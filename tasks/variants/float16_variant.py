@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tasks.domain.errors import ExportError
+from tasks.runners.onnxruntime_runner import MODEL
 from tasks.steps.onnx_file import nodes
-from tasks.variants.editing import MODEL, changing_weights, kept, refuse_overflow, write
+from tasks.variants.editing import changing_weights, kept, refuse_overflow, write
 from tasks.variants.ranges import peak_of
 
 if TYPE_CHECKING:

@@ -16,8 +16,9 @@ from tasks.arrays import load_arrays
 from tasks.child import report_progress
 from tasks.converters.onnx_weights import EXTERNAL_DATA
 from tasks.domain.errors import ExportError
+from tasks.runners.onnxruntime_runner import MODEL
 from tasks.steps.onnx_file import nodes
-from tasks.variants.editing import MODEL, Kept, kept, write
+from tasks.variants.editing import Kept, kept, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,9 +14,8 @@ import numpy as np
 
 from tasks.arrays import load_arrays
 from tasks.converters.onnx_weights import EXTERNAL_DATA
-from tasks.runners.onnxruntime_runner import open_session
+from tasks.runners.onnxruntime_runner import MODEL, open_session
 from tasks.steps.onnx_file import nodes
-from tasks.variants.editing import MODEL
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,9 @@ from tasks.arrays import load_arrays
 from tasks.catalogue import load_recipe
 from tasks.converters import ConvertReply, ConvertRequest, all_converters, convert_function
 from tasks.domain.errors import ConfigurationError, ExportError, ReleaseError
-from tasks.domain.recipe import Choice, Recipe, Rows, SklearnPickle
+from tasks.domain.recipe import Recipe, Rows
+from tasks.domain.signature import Choice
+from tasks.domain.sources import SklearnPickle
 from tasks.fetch import fetch
 from tasks.isolation import Call, Children, Family
 from tasks.runners.onnxruntime_runner import OnnxruntimeRunner

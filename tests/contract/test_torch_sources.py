@@ -195,6 +195,16 @@ def test_seeded_weights_hide_nothing_and_tell_inputs_apart(
     assert np.abs(scores[0] - scores[1]).max() > 0.01 * np.abs(scores).max()
 
 
+def test_a_network_that_computes_its_widths_by_tensors_is_opened(
+    children: Children, tmp_path: Path
+) -> None:
+    """RegNet does, and tensors without data, of which networks are built first, give no widths."""
+    recipe = _recipe({"kind": "torchvision", "model": "regnet_x_400mf"})
+    _acquire(children, recipe, tmp_path)
+
+    assert np.isfinite(_answers(children, recipe, tmp_path)).all()
+
+
 def test_another_seed_is_another_model(children: Children, tmp_path: Path) -> None:
     scores = []
     for seed in (3, 3, 4):

@@ -15,8 +15,9 @@ from flows.release_model import release_model
 from tasks.acquire import acquire
 from tasks.catalogue import load_recipe
 from tasks.domain.errors import AcquisitionError
-from tasks.domain.recipe import KerasApplication, Recipe, TorchvisionModel
+from tasks.domain.recipe import Recipe
 from tasks.domain.release import SourceModel
+from tasks.domain.sources import KerasApplication, TorchvisionModel
 from tasks.isolation import Call, Children, Family
 from tasks.runtime import open_workshop, workshop
 from tasks.settings import local_settings

@@ -12,7 +12,7 @@ from tasks.arrays import save_arrays
 from tasks.bisecting import Asked
 from tasks.domain.release import ProbeInfo
 from tasks.runners.onnxruntime_runner import open_session, run_session
-from tests.integration.test_planted_faults import RECIPE, network
+from tests.support.small_net import RECIPE, network
 
 if TYPE_CHECKING:
     from pathlib import Path

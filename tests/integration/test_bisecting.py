@@ -13,8 +13,9 @@ from tasks.domain.diagnosis import Way
 from tasks.domain.parity import NoiseParity, OutputParity, ParityReport, ProbeParity
 from tasks.domain.profiles import PROFILES
 from tasks.domain.recipe import Limits
+from tests.corpus.planting import at, change
 from tests.integration.conftest import save
-from tests.integration.test_planted_faults import RECIPE, at, change, network
+from tests.support.small_net import RECIPE, network
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,15 +9,16 @@ import pytest
 from onnx import TensorProto, helper
 
 from tasks.domain.artifact import ModelFormat
-from tasks.domain.errors import ConfigurationError
-from tasks.matrix import MatrixJob, fill_matrix
+from tasks.domain.matrix import Cell
+from tasks.domain.sources import SavedModelFolder
+from tasks.matrix import MatrixJob, _judged, fill_matrix
 from tasks.steps import matrix as step
 from tasks.steps.answer import AnswerRequest, answer
 from tasks.steps.compare import CompareRequest, compare
 from tasks.steps.matrix import CellRequest, answer_by_reference, cost_of, rows_of
 from tests.integration.conftest import save
 from tests.integration.test_bisecting import wrong_bias
-from tests.integration.test_planted_faults import RECIPE, network
+from tests.support.small_net import RECIPE, network
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,7 +119,7 @@ def test_a_level_that_the_runtime_refuses_is_a_cell_that_fails(
     assert cells[-1].words.startswith("not run: it cannot: ")
 
 
-def test_a_gpu_that_is_asked_for_and_not_there_is_an_error(
+def test_what_a_gpu_worker_compares_is_not_run_here(
     children: Children,
     asked: Asked,
     tmp_path: Path,
@@ -126,8 +127,11 @@ def test_a_gpu_that_is_asked_for_and_not_there_is_an_error(
     report = _report(asked, tmp_path)
     both = RECIPE.model_copy(update={"device": "both"})
 
-    with pytest.raises(ConfigurationError, match="needs CUDAExecutionProvider"):
-        fill_matrix(_job(asked, tmp_path / "good", children, both), report)
+    cells = fill_matrix(_job(asked, tmp_path / "good", children, both), report).cells
+
+    (cuda,) = [each for each in cells if each.provider == "CUDA"]
+    assert cuda.passed is None
+    assert cuda.words.startswith("not run here: a GPU worker compares it")
 
 
 def test_a_comparison_that_failed_runs_nothing_more(
@@ -217,3 +221,20 @@ def test_the_cost_of_a_matrix_product_is_its_multiplications() -> None:
 
     assert cost_of(model, rows=3) == 1000 + 3 * 20 * 50
     assert onnx.checker.check_model(model) is None
+
+
+@pytest.mark.parametrize(
+    ("faults", "passed"),
+    [(("numbers",), None), (("numbers", "non-finite"), False), (("shape",), False)],
+)
+def test_another_levels_numbers_alone_are_told_of_a_saved_model_and_not_judged(
+    faults: tuple[str, ...],
+    passed: bool | None,  # noqa: FBT001 - what is expected
+) -> None:
+    download = {"uri": "file:///model.zip", "sha256": "0" * 64}
+    source = SavedModelFolder.model_validate({"kind": "saved-model", "download": download})
+    saved = RECIPE.model_copy(update={"source": source})
+    cell = Cell(runtime="ONNX Runtime", level="off", passed=False, words="", faults=faults)
+
+    assert _judged(saved, cell).passed is passed
+    assert _judged(RECIPE, cell).passed is False

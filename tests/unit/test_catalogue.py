@@ -7,6 +7,7 @@ import math
 import random
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,10 @@ signature:
 DTYPES = (
     "'float16', 'float32', 'float64', 'int8', 'int16', 'int32', 'int64', "
     "'uint8', 'uint16', 'uint32', 'uint64', 'bool', 'string'"
+)
+WAIVER = (
+    "licence: MIT\nwaivers:\n"
+    "  - {output: label, kinds: [labels], reason: a known fault, owner: mara, expires: 2099-12-31}"
 )
 DIGEST = "0" * 64
 MD5 = "0" * 32
@@ -141,6 +146,33 @@ def test_every_pattern_of_the_schema_has_words() -> None:
             'tiny.yaml:9: source.steps[0].parms: unknown field (got {"n_estimators": 10}). '
             "Did you mean 'params'? Fields here: estimator, params.",
             id="unknown-nested-field",
+        ),
+        pytest.param(
+            "licence: MIT",
+            WAIVER.replace("owner: mara, ", ""),
+            "tiny.yaml:5: waivers[0].owner: missing (expected text).",
+            id="waiver-without-an-owner",
+        ),
+        pytest.param(
+            "licence: MIT",
+            WAIVER.replace("2099-12-31", "soon"),
+            "tiny.yaml:5: waivers[0].expires: expected a valid date in the format YYYY-MM-DD, "
+            "input is too short (got 'soon').",
+            id="waiver-without-a-day",
+        ),
+        pytest.param(
+            "licence: MIT",
+            WAIVER.replace("[labels]", "[non-finite]"),
+            "tiny.yaml:5: waivers[0].kinds[0]: expected one of 'numbers', 'ranks', 'labels', "
+            "'task-metric' (got 'non-finite').",
+            id="waiver-of-what-none-covers",
+        ),
+        pytest.param(
+            "licence: MIT",
+            WAIVER.replace("output: label", "output: labels"),
+            "tiny.yaml:1: waivers[0].output: names no output (expected one of label, got "
+            "'labels').",
+            id="waiver-of-no-output",
         ),
         pytest.param(
             "licence: MIT\n", "", "tiny.yaml:1: licence: missing (expected text).", id="missing"
@@ -669,3 +701,29 @@ def test_both_parsers_of_yaml_see_the_same_recipe_on_the_same_lines(path: Path) 
         yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 
     assert outline(_compose(path)) == outline(yaml.compose(path.read_text("utf-8"), Slow))
+
+
+# --- waivers ------------------------------------------------------------------------------------
+
+
+def test_a_waiver_that_has_expired_is_told_where_it_stands(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(GOOD.replace("licence: MIT", WAIVER))
+
+    recipe = load_recipe("tiny", tmp_path, today=date(2099, 12, 31))
+    with pytest.raises(ConfigurationError) as caught:
+        load_recipe("tiny", tmp_path, today=date(2100, 1, 1))
+
+    assert recipe.waivers[0].owner == "mara"
+    assert str(caught.value) == (
+        f"{tmp_path}/tiny.yaml:5: waivers[0].expires: the waiver of labels of every probe/label "
+        "expired (its last day was 2099-12-31, today is 2100-01-01; owner: mara). Mend the model "
+        "and remove the waiver, or let its owner renew it."
+    )
+
+
+def test_an_expired_waiver_does_not_stop_the_other_models(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(
+        GOOD.replace("licence: MIT", WAIVER.replace("2099", "2019"))
+    )
+
+    assert [recipe.name for recipe in load_catalogue(tmp_path)] == ["tiny"]

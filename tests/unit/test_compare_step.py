@@ -86,6 +86,54 @@ def test_without_any_float64_the_profile_decides(tmp_path: Path) -> None:
     assert not report(tmp_path, off(5e-5, 1), off(5e-5, 2)).passed
 
 
+def of_few(folder: Path, stray: float) -> ParityReport:
+    """Compare one row that the source answers luckily well, and sixteen that it does not."""
+    own, candidate = off(2e-6, 1), off(2e-6, 2)
+    lucky, other = RIGHT[:1].astype(np.float32), off(stray, 3)[:1]
+    lucky[0, 0] += np.float32(1e-6)  # not exact: so much that it says what float32 costs
+    sides: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {
+        "reference": (own, lucky),
+        "answers": (candidate, other),
+        "float64": (RIGHT, RIGHT[:1]),
+    }
+    for side, both in sides.items():
+        (folder / side).mkdir()
+        for name, array in zip(("random", "single-row"), both, strict=True):
+            arrays: dict[str, NDArray[Any]] = {"y": array}
+            if side == "float64":
+                arrays[ROWS] = np.arange(len(array))
+            save_arrays(folder / side / f"{name}.npz", arrays)
+    return compare(
+        CompareRequest(
+            recipe=RECIPE,
+            candidate=ModelFormat.ONNX,
+            runtime="onnxruntime",
+            probes=(
+                ProbeInfo(name="random", rows=16, about=""),
+                ProbeInfo(name="single-row", rows=1, about=""),
+            ),
+            reference=folder / "reference",
+            answers=folder / "answers",
+            float64=folder / "float64",
+        )
+    )
+
+
+def test_a_few_numbers_that_were_rounded_well_by_chance_borrow_the_noise_of_more(
+    tmp_path: Path,
+) -> None:
+    found = of_few(tmp_path, 2e-6)
+
+    noise = found.probes[1].outputs[0].noise
+    assert noise is not None
+    assert noise.own_max == found.probes[0].outputs[0].noise.own_max  # type: ignore[union-attr]
+    assert found.passed, found.summary()
+
+
+def test_a_few_numbers_beyond_all_noise_fail(tmp_path: Path) -> None:
+    assert not of_few(tmp_path, 1e-4).passed
+
+
 def test_a_source_that_float32_does_not_carry_cannot_be_released(tmp_path: Path) -> None:
     own = off(1e-7, 1)
     own[:8] *= np.float32(1.01)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tasks.domain.artifact import ModelFormat
-from tasks.domain.diagnosis import Culprit, Diagnosis, StageVerdict
+from tasks.domain.diagnosis import Culprit, Diagnosis, Shrunk, StageVerdict
 from tasks.locating import Located
 from tasks.report import diagnosis_markdown, parity_html
 from tasks.reproducers import reproducer_files, with_culprit
@@ -52,6 +52,23 @@ def test_the_page_shows_every_stage_the_culprit_and_how_to_reproduce_it() -> Non
     assert "node_conv2d_1" in text
     assert "python reproducer-onnx-torch-dynamo/reproduce.py" in text
     assert HOSTILE not in page
+
+
+def test_the_shrunk_input_is_shown_with_its_files() -> None:
+    shrunk = Shrunk(
+        probe="search", row=3, base="zeros", against=ModelFormat.TORCH, differing=1, elements=432,
+        minimal=True, rounds=4, rows=40, folder="shrunk-onnx-x", words="1 of 432: x[0,3] = 65504.0",
+    )  # fmt: skip
+    diagnosis = _diagnosis(shrunk=shrunk)
+
+    page = parity_html(
+        recipe(), [report(ModelFormat.ONNX, stray=1)], failed="no", diagnoses=(diagnosis,)
+    )
+
+    for text in (Reader(page).text, diagnosis_markdown((diagnosis,))):
+        assert "Shrunk input" in text
+        assert "65504.0" in text
+        assert "shrunk-onnx-x/inputs.npz" in text
 
 
 def test_a_page_without_a_diagnosis_has_no_such_section() -> None:

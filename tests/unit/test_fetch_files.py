@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from tasks.domain.artifact import sha256_of_tree
 from tasks.domain.errors import AcquisitionError, ConfigurationError, DownloadDigestError
-from tasks.domain.recipe import Download
+from tasks.domain.sources import Download
 from tasks.fetch import fetch, from_s3, transfer
 from tasks.settings import StoreSettings
 from tasks.storage.s3 import open_store

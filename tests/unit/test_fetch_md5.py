@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tasks.domain.errors import AcquisitionError, DownloadDigestError
-from tasks.domain.recipe import Download
+from tasks.domain.sources import Download
 from tasks.fetch import fetch, transfer
 from tests.support.flaky_server import FlakyServer, Reply
 

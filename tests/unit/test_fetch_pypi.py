@@ -15,7 +15,7 @@ import pytest
 
 from tasks.domain.artifact import sha256_of_tree
 from tasks.domain.errors import AcquisitionError, ConfigurationError, DownloadDigestError
-from tasks.domain.recipe import Download
+from tasks.domain.sources import Download
 from tasks.fetch import fetch, from_pypi
 from tasks.fetch.package_index import Archive, ranked
 from tasks.fetch.pip_settings import PipSettings, pip_settings, read_pip_settings

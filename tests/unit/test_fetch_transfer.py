@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tasks.domain.errors import AcquisitionError, ConfigurationError, DownloadDigestError
-from tasks.domain.recipe import Download
+from tasks.domain.sources import Download
 from tasks.fetch import fetch, transfer
 from tests.support.flaky_server import FlakyServer, Reply
 
@@ -32,7 +32,7 @@ FETCH = """
 import sys
 from pathlib import Path
 from tasks.domain.errors import AcquisitionError
-from tasks.domain.recipe import Download
+from tasks.domain.sources import Download
 from tasks.fetch import fetch
 try:
     print(fetch(Download(uri=sys.argv[1], sha256=sys.argv[2]), Path(sys.argv[3])))

@@ -23,6 +23,7 @@ from tasks.fingerprint import (
     CODE_FOLDERS,
     FORMAT_TOOLS,
     PICTURE_TOOLS,
+    SEARCH_TOOLS,
     SOURCE_TOOLS,
     STAGES,
     code_digest,
@@ -350,6 +351,8 @@ NOT_IN_IT = {
     "selection.py": "says which models are meant",
     "serving": "lays out what is published already",
     "settings.py": "what differs between machines",
+    "shrink.py": "explains what failed",
+    "shrinking.py": "explains what failed",
     "standing.py": "compares fingerprints",
     "storage": "moves bytes, by their digests",
     "tracing": "explains what failed",
@@ -388,7 +391,11 @@ def imported(folder: str) -> set[str]:
 def test_every_package_that_our_code_imports_in_children_is_among_the_tools() -> None:
     of_converters = [each for each in all_converters() if "converters" not in each.code]
     known = {tool for each in of_converters for tool in each.tools}
-    known |= {*PICTURE_TOOLS, *(tool for tools in SOURCE_TOOLS.values() for tool in tools)}
+    known |= {
+        *PICTURE_TOOLS,
+        *SEARCH_TOOLS,
+        *(tool for tools in SOURCE_TOOLS.values() for tool in tools),
+    }
     known |= {tool for tools in FORMAT_TOOLS.values() for tool in tools}
     folders = [*CODE_FOLDERS, "tasks/converters", "tasks/onnxtf", "tasks/tf2onnx_lean"]
     distributions = packages_distributions()

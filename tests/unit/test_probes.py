@@ -14,7 +14,8 @@ from PIL import Image
 
 from tasks.arrays import load_arrays, save_arrays
 from tasks.domain.errors import ConfigurationError, SignatureMismatchError, VerificationError
-from tasks.domain.recipe import ImagePreprocessing, InputSpec, Recipe
+from tasks.domain.recipe import Recipe
+from tasks.domain.signature import ImagePreprocessing, InputSpec
 from tasks.domain.value import Value
 from tasks.isolation import Call, Family
 from tasks.steps.answer import answer_probe
@@ -194,6 +195,7 @@ def test_probes_hold_random_rows_and_the_edges_of_the_domain(tmp_path: Path) -> 
         "single-row": 1,
         "size-batch-3": 3,
         "size-batch-8": 8,
+        "search": 16,
     }
     edges = {name: set(probes[name]["x"].ravel().tolist()) for name in probes}
     assert (edges["zeros"], edges["ones"]) == ({0}, {1})

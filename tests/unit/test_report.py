@@ -206,7 +206,7 @@ def test_a_page_is_whole_and_fetches_nothing(kind: str) -> None:
 def test_every_picture_is_told_in_words_too(kind: str) -> None:
     pictures = re.findall(r"<svg.*?</svg>", PAGES[kind](), re.DOTALL)
 
-    assert len(pictures) == 2
+    assert len(pictures) == 3
     for picture in map(ET.fromstring, pictures):
         assert picture.get("role") == "img"
         assert len(picture.get("aria-label", "")) > 20

@@ -15,7 +15,7 @@ from tasks.domain.comparison import compare_output, compare_probe, discriminatin
 from tasks.domain.labels import Scores
 from tasks.domain.parity import ParityReport, ProbeParity
 from tasks.domain.profiles import PROFILES, tolerance_for
-from tasks.domain.recipe import OutputSpec
+from tasks.domain.signature import OutputSpec
 from tasks.domain.spread import allowed, row_scales
 
 if TYPE_CHECKING:

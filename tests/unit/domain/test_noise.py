@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tasks.domain.comparison import compare_probe
-from tasks.domain.noise import A_ROUNDING, Truth, own_noise
-from tasks.domain.recipe import OutputSpec
+from tasks.domain.noise import A_ROUNDING, Truth, lost_rows, own_noise
+from tasks.domain.signature import OutputSpec
 from tasks.domain.spread import row_scales, typical_magnitude
 
 if TYPE_CHECKING:
@@ -151,6 +151,16 @@ def test_a_row_that_float32_does_not_carry_is_not_judged_but_said() -> None:
 
     assert output.passed, output.reason
     assert output.unjudged == (3,)
+
+
+def test_where_all_that_float64_answered_is_lost_the_rest_of_the_probe_is_too() -> None:
+    right = exact()
+    own = (right * 1.01).astype(np.float32)
+    truth = Truth(np.array([0, 5]), {"y": right[[0, 5]]})
+
+    assert lost_rows(truth, "y", own) == tuple(range(ROWS))
+    own[5] = right[5]
+    assert lost_rows(truth, "y", own) == (0,)
 
 
 def test_a_nan_in_a_row_that_is_not_judged_fails() -> None:

@@ -9,7 +9,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from tasks.domain.artifact import ModelFormat
-from tasks.domain.recipe import OutputSpec
+from tasks.domain.signature import OutputSpec
 from tasks.domain.variant_comparison import agreement_of, compare_variant, finite_faults
 from tasks.domain.variant_rules import is_faster, plan_calibration, race_of, task_fault, worth
 from tasks.domain.variants import (
