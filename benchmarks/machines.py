@@ -1,33 +1,31 @@
-"""What the benchmarks of many machines share: small models, runs through the API, who uses what.
+"""What the benchmarks of many machines share: stacks, small models, runs through the API.
 
-The pure parts are tested in ``tests/unit/test_benchmark_parts.py``.
+How they measure and print is in ``benchmarks.measuring``.
 """
 
 from __future__ import annotations
 
 import sys
-import threading
 import time
+from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import httpx
-import psutil
 
-from deployments.processes import Leashed
+from deployments import tuning
+from deployments.local import LocalStack
+from deployments.processes import Leashed, StackError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
     from types import TracebackType
 
-    from deployments.local import LocalStack
-
-MIB = 2**20
 _DONE = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 _LOOK_SECONDS = 0.2
 _TRIES = 50
-_SAMPLE_SECONDS = 1.0
+_START_SECONDS = 120.0
 _LONGEST_SECONDS = 3_600.0
 
 _RECIPE = """\
@@ -73,22 +71,39 @@ def write_catalogue(folder: Path, models: int, *, timeout: int = 600) -> list[st
     return names
 
 
+@contextmanager
 def worker(
     stack: LocalStack, name: str, *options: str, variables: Mapping[str, str] | None = None
-) -> Leashed:
-    """Start a worker beside those of the stack, and return when it takes runs."""
+) -> Iterator[None]:
+    """Inside the ``with``, a worker runs beside those of the stack; it takes runs from the start.
+
+    Raises:
+        StackError: It ended by itself, or does not take runs within two minutes.
+    """
     command = [sys.executable, "-m", "deployments.worker", "--name", name, "--grace", "0"]
-    started = Leashed(
+    with Leashed(
         name,
         [*command, *options],
         log=stack.folder / "logs" / f"{name}.log",
         environment={**stack.full_environment(), **(variables or {})},
-    )
-    deadline = time.monotonic() + _LONGEST_SECONDS
-    while "started!" not in started.log.read_text("utf-8") and time.monotonic() < deadline:
-        started.raise_if_ended()
-        time.sleep(_LOOK_SECONDS)
-    return started
+    ) as started:
+        deadline = time.monotonic() + _START_SECONDS
+        while "started!" not in started.log.read_text("utf-8"):
+            started.raise_if_ended()
+            if time.monotonic() > deadline:
+                message = f"{name}: takes no runs after {_START_SECONDS:.0f} s."
+                raise StackError(f"{message} Its last lines:\n{started.last_lines()}")
+            time.sleep(_LOOK_SECONDS)
+        yield
+
+
+class DefaultStack(LocalStack):
+    """A local stack with Prefect's own settings in place of ours."""
+
+    def full_environment(self) -> dict[str, str]:
+        """Return the environment, less what ``deployments.tuning`` has."""
+        ours = tuning.SERVER | tuning.CLIENT
+        return {name: v for name, v in super().full_environment().items() if name not in ours}
 
 
 def server_words(stack: LocalStack) -> str:
@@ -165,92 +180,6 @@ class Api:
         raise TimeoutError(message)
 
 
-class Usage:
-    """Inside the ``with``: the CPU seconds of all processes that this one has started."""
-
-    def __init__(self) -> None:
-        """Prepare to look."""
-        self._last: dict[tuple[int, float], float] = {}
-        self._begun: dict[tuple[int, float], float] = {}
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self.busy = 0.0
-        """Share of the machine's CPUs that was in use, by whomever."""
-        self.seconds = 0.0
-        """CPU seconds of these processes; the last second of each that ended is not in it."""
-
-    def __enter__(self) -> Self:
-        """Begin."""
-        psutil.cpu_percent()
-        self._begun = _times()
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Take the figures."""
-        self._end.set()
-        self._thread.join()
-        self._last |= _times()
-        self.seconds = used(self._begun, self._last)
-        self.busy = psutil.cpu_percent() / 100
-
-    def _watch(self) -> None:
-        while not self._end.wait(_SAMPLE_SECONDS):
-            self._last |= _times()
-
-
-def used(
-    begun: Mapping[tuple[int, float], float], last: Mapping[tuple[int, float], float]
-) -> float:
-    """Return the CPU seconds between two looks; a process that is new began with none."""
-    return sum(seconds - begun.get(process, 0.0) for process, seconds in last.items())
-
-
-def _times() -> dict[tuple[int, float], float]:
-    found = {}
-    for each in psutil.Process().children(recursive=True):
-        try:
-            times = each.cpu_times()
-            found[each.pid, each.create_time()] = times.user + times.system
-        except psutil.NoSuchProcess:
-            continue
-    return found
-
-
-def memory_of(words: str) -> float:
-    """Return the MiB of this one's descendants whose command has ``words`` in it."""
-    return sum(each.memory_info().rss for each in _processes(words)) / MIB
-
-
-def cpu_of(words: str) -> float:
-    """Return the CPU seconds so far of this one's descendants with ``words`` in their command."""
-    return sum(sum(each.cpu_times()[:2]) for each in _processes(words))
-
-
-def _processes(words: str) -> list[psutil.Process]:
-    """Return them, without the leashes that hold them."""
-    found = []
-    for each in psutil.Process().children(recursive=True):
-        try:
-            command = " ".join(each.cmdline())
-        except psutil.NoSuchProcess:
-            continue
-        if words in command and "leash" not in command:
-            found.append(each)
-    return found
-
-
 def seconds_between(begun: str, end: datetime) -> float:
     """Return the seconds from a moment of the API to another."""
     return (end - datetime.fromisoformat(begun)).total_seconds()
-
-
-def ratios(figures: Iterable[float]) -> list[float]:
-    """Return each figure beside the first."""
-    first, *others = figures
-    return [1.0, *(each / first for each in others)]

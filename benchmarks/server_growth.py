@@ -1,10 +1,11 @@
-"""What a Prefect server grows by with each thousand runs: its memory, its database.
+"""What a Prefect server costs: what each thousand runs add to it, and what each look at it takes.
 
-    python -m benchmarks.server_growth [--runs 100] [--releases 10]
+    python -m benchmarks.server_growth [--runs 40] [--releases 8]
 
 Real runs of ``release-model``: so many that find their model up to date, then so many that release
 it anew. The figures are the growth of each kind, times what makes it a thousand: once on SQLite,
-and where PostgreSQL is found, on that and Redis.
+and where PostgreSQL is found, on that and Redis. Memory and CPU are those of Prefect's own
+processes, without PostgreSQL's and Redis'.
 """
 
 from __future__ import annotations
@@ -12,16 +13,20 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import tempfile
+import sqlite3
 import time
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from benchmarks.machines import MIB, Api, cpu_of, memory_of, server_words, write_catalogue
+from benchmarks.machines import Api, server_words, write_catalogue
+from benchmarks.measuring import MIB, benchmark, cpu_of, head, memory_of, row
 from deployments.backing import Backing
 from deployments.local import POOL, LocalStack
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 _PLACES = 4
+_REQUESTS = 300
 _SERVER = "prefect server"
 _SETTLE_SECONDS = 10.0  # events and task runs are written after the fact
 
@@ -30,49 +35,51 @@ class Size(NamedTuple):
     """What the server takes, and what it holds."""
 
     database_mb: float
+    events_mb: float
     memory_mb: float
-    task_runs: int
-    events: int
-    logs: int
+    task_runs: float
+    events: float
+    logs: float
 
 
 def measured(stack: LocalStack, api: Api) -> Size:
     """Look at the server once it has written what it was told."""
     time.sleep(_SETTLE_SECONDS)
-    rows = asyncio.run(_postgres(stack)) if stack.backing.postgres else _sqlite(stack)
-    size, events, logs = rows
-    return Size(size / MIB, memory_of(_SERVER), api.ask("/task_runs/count"), events, logs)
+    found = asyncio.run(_postgres(stack)) if stack.backing.postgres else _sqlite(stack)
+    size, of_events, events, logs = found
+    runs = api.ask("/task_runs/count")
+    return Size(size / MIB, of_events / MIB, memory_of(_SERVER), runs, events, logs)
 
 
-def _sqlite(stack: LocalStack) -> tuple[int, int, int]:
-    import sqlite3
+_SQLITE = (
+    "SELECT sum(pgsize) FROM dbstat",
+    "SELECT sum(pgsize) FROM dbstat WHERE name LIKE '%event%'",
+    "SELECT count(*) FROM events",
+    "SELECT count(*) FROM log",
+)
+_POSTGRES = (
+    "SELECT pg_database_size(current_database())",
+    "SELECT pg_total_relation_size('events') + pg_total_relation_size('event_resources')",
+    *_SQLITE[2:],
+)
 
+
+def _sqlite(stack: LocalStack) -> list[int]:
     path = stack.folder / "prefect" / "prefect.db"
     connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
-        pages, size, free = (
-            connection.execute(f"PRAGMA {name}").fetchone()[0]
-            for name in ("page_count", "page_size", "freelist_count")
-        )
-        events, logs = (
-            connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608 - two names
-            for table in ("events", "log")
-        )
-        return (pages - free) * size, events, logs
+        return [connection.execute(question).fetchone()[0] for question in _SQLITE]
     finally:
         connection.close()
 
 
-async def _postgres(stack: LocalStack) -> tuple[int, int, int]:
+async def _postgres(stack: LocalStack) -> list[int]:
     import asyncpg
 
     assert stack.backing.postgres  # noqa: S101 - the caller has looked
     connection: Any = await asyncpg.connect(stack.backing.postgres.url.replace("+asyncpg", ""))
     try:
-        size = await connection.fetchval("SELECT pg_database_size(current_database())")
-        events = await connection.fetchval("SELECT count(*) FROM events")
-        logs = await connection.fetchval("SELECT count(*) FROM log")
-        return int(size), int(events), int(logs)
+        return [int(await connection.fetchval(question)) for question in _POSTGRES]
     finally:
         await connection.close()
 
@@ -82,25 +89,39 @@ def grown(before: Size, after: Size, runs: int) -> Size:
     return Size(*(round((b - a) / runs * 1_000) for a, b in zip(before, after, strict=True)))
 
 
-def requests_cost(api: Api, run: str, requests: int = 500) -> tuple[float, float]:
-    """Return the server's CPU milliseconds for the two looks that never end.
+class Cost(NamedTuple):
+    """The CPU that the server takes."""
 
-    Args:
-        api: Of the server.
-        run: Of a model.
-        requests: How many of each to make.
+    idle: float
+    """Share of a core, when only the stack's two workers look for runs."""
+    waiting_ms: float
+    """Of one look at a run, as whoever waits for it does."""
+    looking_ms: float
+    """Of one look of a worker for runs."""
 
-    Returns:
-        For one look of whoever waits for a run, and for one look of a worker for runs.
-    """
-    begun = cpu_of(_SERVER)
-    for _ in range(requests):
+
+def costs(api: Api, run: str) -> Cost:
+    """Measure what the looks cost that never end; ``run`` is any run."""
+    marks, times = [cpu_of(_SERVER)], [time.monotonic()]
+
+    def mark() -> None:
+        marks.append(cpu_of(_SERVER))
+        times.append(time.monotonic())
+
+    time.sleep(_SETTLE_SECONDS)
+    mark()
+    for _ in range(_REQUESTS):
         api.look_at(run)
-    waited = cpu_of(_SERVER)
-    for _ in range(requests):
+    mark()
+    for _ in range(_REQUESTS):
         api.ask(f"/work_pools/{POOL}/get_scheduled_flow_runs", work_queue_names=["default"])
-    looked = cpu_of(_SERVER)
-    return (waited - begun) / requests * 1_000, (looked - waited) / requests * 1_000
+    mark()
+    idle = (marks[1] - marks[0]) / (times[1] - times[0])
+    # the idle server's own share goes on meanwhile
+    waiting, looking = (
+        max(0.0, marks[n] - marks[n - 1] - idle * (times[n] - times[n - 1])) for n in (2, 3)
+    )
+    return Cost(idle, waiting / _REQUESTS * 1_000, looking / _REQUESTS * 1_000)
 
 
 def run_all(api: Api, model: str, runs: int, *, force: bool) -> str:
@@ -119,44 +140,48 @@ def run_all(api: Api, model: str, runs: int, *, force: bool) -> str:
     return waiting[-1]
 
 
-def measure(folder: Path, model: str, runs: int, releases: int, *, whole: bool) -> None:
-    """Measure one server, and print."""
+def measure(
+    folder: Path, model: str, runs: int, releases: int, *, whole: bool
+) -> tuple[list[str], str]:
+    """Measure one server; return the rows of both tables."""
+    growth = []
     with LocalStack(folder, at_once=_PLACES, whole=whole) as stack, Api(stack) as api:
-        print(f"{server_words(stack)}: a thousand runs add", flush=True)
+        words = server_words(stack)
         run_all(api, model, 1, force=True)
         last = run_all(api, model, _PLACES, force=False)  # caches fill, files get their first pages
-        start = measured(stack, api)
-        print(f"  (at the start {start.database_mb:.0f} MiB, memory {start.memory_mb:.0f} MiB)")
-        waiting, looking = requests_cost(api, last)
-        print(
-            f"  (server's CPU: {waiting:.1f} ms a look at a run, {looking:.1f} ms a worker's look)"
-        )
-        for words, number, force in (("up to date", runs, False), ("releases", releases, True)):
+        size = measured(stack, api)
+        cost = costs(api, last)
+        cells = (f"{cost.idle:.0%}", cost.looking_ms, cost.waiting_ms, f"{size.memory_mb:.0f} MiB")
+        for kind, number, force in (("up to date", runs, False), ("released", releases, True)):
             begun = measured(stack, api)
             run_all(api, model, number, force=force)
             more = grown(begun, measured(stack, api), number)
-            print(
-                f"  {words:10} ({number} run): database {more.database_mb} MiB, "
-                f"server's memory {more.memory_mb} MiB, task runs {more.task_runs}, "
-                f"events {more.events}, log lines {more.logs}",
-                flush=True,
-            )
+            growth.append(row(words, f"{kind} ({number} runs)", *(f"{each:,}" for each in more)))
+        after = f"{memory_of(_SERVER):.0f} MiB after {runs + releases + _PLACES + 1} runs"
+        return growth, row(words, *cells, after)
 
 
 def main() -> None:
     """Measure, and print."""
     parser = argparse.ArgumentParser(prog="benchmarks.server_growth", description=__doc__)
-    parser.add_argument("--runs", type=int, default=100)
-    parser.add_argument("--releases", type=int, default=10)
+    parser.add_argument("--runs", type=int, default=40)
+    parser.add_argument("--releases", type=int, default=8)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    growth: list[str] = []
+    looks: list[str] = []
+    with benchmark() as folder:
         (model,) = write_catalogue(folder / "models", 1)
         os.environ["CONVEYOR_CATALOGUE"] = str(folder / "models")
         found = Backing.found(folder, 0).postgres is not None
         for whole in (False, True) if found else (False,):
-            kind = "whole" if whole else "sqlite"
-            measure(folder / kind, model, options.runs, options.releases, whole=whole)
+            place = folder / ("whole" if whole else "sqlite")
+            rows, look = measure(place, model, options.runs, options.releases, whole=whole)
+            growth += rows
+            looks.append(look)
+        sizes = ("database MiB", "of that events", "memory MiB", "task runs", "events", "log lines")
+        print(head("server", "a thousand runs that are", *sizes), *growth, sep="\n", end="\n\n")
+        costs_ = ("CPU, idle", "ms a worker's look", "ms a look at a run", "memory", "and later")
+        print(head("server", *costs_), *looks, sep="\n")
 
 
 if __name__ == "__main__":

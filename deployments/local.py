@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from deployments import tuning
 from deployments.backing import Backing
 from deployments.databases import kept_secret
 from deployments.folder_lock import locked
@@ -240,25 +241,16 @@ class LocalStack:
 
 # What is set once for every process of the stack.
 _QUIET = {
+    **tuning.SERVER,
+    **tuning.CLIENT,
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
     # so that `prefect deployment run --watch` shows a run's log, and with it why it failed
     "PREFECT_SERVER_LOGS_STREAM_OUT_ENABLED": "true",
     "PREFECT_SERVER_LOGS_STREAM_PUBLISHING_ENABLED": "true",
-    # The default, 5 s, ends connections that a client is about to use again after a stage of
-    # more than 5 s; the client then waits 2 s before it tries anew.
-    "PREFECT_SERVER_API_KEEPALIVE_TIMEOUT": "120",
-    # Else each task's end is written to SQLite at the moment in which the next one asks whether
-    # its tags have limits; where they collide, the client waits 2 s before it asks again.
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
     "PREFECT_CLI_PROMPT": "false",
-    "PREFECT_WORKER_QUERY_SECONDS": "1",
-    # deployments.automations notices a killed run by its silence; the default is 180 s
-    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
-    # while PostgreSQL is away, the server answers 500, at which a client gives up by default
-    "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",
+    "PREFECT_WORKER_QUERY_SECONDS": "1",  # few workers, and somebody waits
     "PYTHONUNBUFFERED": "1",
 }
 
