@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import signal
+import sys
 import tempfile
 import time
 from contextlib import contextmanager, suppress
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import psutil
+
+from deployments.processes import StackError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -32,9 +35,14 @@ def benchmark() -> Iterator[Path]:
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     begun, load = time.monotonic(), os.getloadavg()[0]
+    try:
+        with tempfile.TemporaryDirectory(prefix="conveyor-bench-") as name:
+            yield Path(name)
+    except StackError as error:
+        sys.exit(f"benchmark: {error}")
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     memory = psutil.virtual_memory().total / 2**30
-    with tempfile.TemporaryDirectory(prefix="conveyor-bench-") as name:
-        yield Path(name)
     print(
         f"\n{psutil.cpu_count()} CPUs, {memory:.0f} GiB, Python {platform.python_version()}, "
         f"Prefect {version('prefect')}; load {load:.1f} at the start, {os.getloadavg()[0]:.1f} at "

@@ -15,7 +15,7 @@ import asyncio
 import os
 import sqlite3
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from benchmarks.machines import Api, server_words, write_catalogue
 from benchmarks.measuring import MIB, benchmark, cpu_of, head, memory_of, row
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _PLACES = 4
 _REQUESTS = 300
 _SERVER = "prefect server"
+_API, _SERVICES = f"{_SERVER} start", f"{_SERVER} services"
 _SETTLE_SECONDS = 10.0  # events and task runs are written after the fact
 
 
@@ -140,6 +141,31 @@ def run_all(api: Api, model: str, runs: int, *, force: bool) -> str:
     return waiting[-1]
 
 
+class Spent:
+    """Inside the ``with``: the CPU seconds of a server's processes beyond what they take idle."""
+
+    def __init__(self, idle: float) -> None:
+        """Prepare; ``idle`` is the share of a core that they take when nothing runs."""
+        self._idle = idle
+        self.api = 0.0
+        self.services = 0.0
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        self._since = time.monotonic()
+        self.api, self.services = cpu_of(_API), cpu_of(_SERVICES)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take the figures."""
+        idle = self._idle * (time.monotonic() - self._since)
+        self.api = cpu_of(_API) - self.api
+        self.services = cpu_of(_SERVICES) - self.services
+        share = self.api / ((self.api + self.services) or 1)
+        self.api -= idle * share
+        self.services -= idle * (1 - share)
+
+
 def measure(
     folder: Path, model: str, runs: int, releases: int, *, whole: bool
 ) -> tuple[list[str], str]:
@@ -154,9 +180,12 @@ def measure(
         cells = (f"{cost.idle:.0%}", cost.looking_ms, cost.waiting_ms, f"{size.memory_mb:.0f} MiB")
         for kind, number, force in (("up to date", runs, False), ("released", releases, True)):
             begun = measured(stack, api)
-            run_all(api, model, number, force=force)
-            more = grown(begun, measured(stack, api), number)
-            growth.append(row(words, f"{kind} ({number} runs)", *(f"{each:,}" for each in more)))
+            with Spent(cost.idle) as spent:
+                run_all(api, model, number, force=force)
+                ended = measured(stack, api)
+            more = (f"{each:,}" for each in grown(begun, ended, number))
+            each = (spent.api / number, spent.services / number)
+            growth.append(row(words, f"{kind} ({number} runs)", *more, *each))
         after = f"{memory_of(_SERVER):.0f} MiB after {runs + releases + _PLACES + 1} runs"
         return growth, row(words, *cells, after)
 
@@ -179,7 +208,10 @@ def main() -> None:
             growth += rows
             looks.append(look)
         sizes = ("database MiB", "of that events", "memory MiB", "task runs", "events", "log lines")
-        print(head("server", "a thousand runs that are", *sizes), *growth, sep="\n", end="\n\n")
+        cpu = ("CPU s a run: API", "services apart")
+        print(
+            head("server", "a thousand runs that are", *sizes, *cpu), *growth, sep="\n", end="\n\n"
+        )
         costs_ = ("CPU, idle", "ms a worker's look", "ms a look at a run", "memory", "and later")
         print(head("server", *costs_), *looks, sep="\n")
 

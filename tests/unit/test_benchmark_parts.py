@@ -1,4 +1,4 @@
-"""The parts of the benchmarks of many machines that need no machine."""
+"""The parts of the benchmarks of many machines that need no stack, and how they end."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+import psutil
+import pytest
 
 from benchmarks.machines import write_catalogue
 from benchmarks.measuring import Usage, head, kind_of, ratios, row
@@ -16,13 +20,13 @@ from tasks.catalogue import load_catalogue
 
 BUSY = "import time\nend = time.process_time() + 1\nwhile time.process_time() < end: pass\n"
 STARTS_A_BUSY_ONE = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {BUSY!r}])\n"
-WAITS = """
-import time
-from benchmarks.measuring import benchmark
-with benchmark() as folder:
-    print(folder, flush=True)
-    time.sleep(600)
+STARTS = """
+import sys
+from benchmarks.catalogue import main
+sys.argv = ["catalogue", "--models", "1"]
+main()
 """
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_recipes_of_the_benchmark_are_valid_and_differ(tmp_path: Path) -> None:
@@ -58,21 +62,51 @@ def test_a_process_is_told_by_its_command() -> None:
     assert kind_of("python leash.py 3 weed server -s3") == "store"
 
 
-def test_a_benchmark_that_is_told_to_end_leaves_no_folder() -> None:
-    root = Path(__file__).parents[2]
-    command = [sys.executable, "-c", WAITS]
-    environment = os.environ | {"PYTHONPATH": str(root)}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
-    ) as process:
-        assert process.stdout
-        folder = Path(process.stdout.readline().strip())
-        assert folder.is_dir()
+def begun(tmp_path: Path, script: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
+    )
 
-        process.send_signal(signal.SIGTERM)
 
-        assert process.wait(20) != 0
-    assert not folder.exists()
+def wait_for(pattern: str, folder: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not list(folder.glob(pattern)):
+        assert time.monotonic() < deadline, pattern
+        time.sleep(0.05)
+
+
+def left_in(folder: Path) -> list[str]:
+    """Return the benchmarks' files that are left, and the commands that have the folder in them."""
+    commands = (" ".join(e.info["cmdline"] or ()) for e in psutil.process_iter(["cmdline"]))
+    files = (str(path) for path in folder.glob("conveyor-bench-*"))
+    return [*files, *(each for each in commands if str(folder) in each)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_benchmark_that_is_told_to_end_leaves_nothing(tmp_path: Path, number: int) -> None:
+    with begun(tmp_path, STARTS) as process:
+        wait_for("conveyor-bench-*/stack/logs/bootstrap.log", tmp_path)
+
+        process.send_signal(number)
+        _, words = process.communicate(timeout=60)
+
+    assert process.returncode == 128 + signal.SIGINT, words
+    assert not left_in(tmp_path)
+
+
+def test_a_benchmark_whose_server_does_not_start_says_so_and_leaves_nothing(tmp_path: Path) -> None:
+    impatient = f"import deployments.local\ndeployments.local._SERVER_SECONDS = 0.0\n{STARTS}"
+
+    with begun(tmp_path, impatient) as process:
+        _, words = process.communicate(timeout=60)
+
+    assert process.returncode == 1
+    assert words.startswith("benchmark: prefect-server: no answer from")
+    assert not left_in(tmp_path)
 
 
 def test_growth_is_scaled_to_a_thousand_runs_and_rates_to_the_first() -> None:
