@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _DONE = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 _LOOK_SECONDS = 0.2
 _TRIES = 50
+_READS = 3
 _START_SECONDS = 120.0
 _LONGEST_SECONDS = 3_600.0
 
@@ -145,13 +146,23 @@ class Api:
 
     def look_at(self, run: str) -> None:
         """Read a run, as whoever waits for it does."""
-        self._client.get(f"/flow_runs/{run}").raise_for_status()
+        self._read(f"/flow_runs/{run}")
+
+    def _read(self, path: str) -> dict[str, Any]:
+        """Read a document; where a busy server lets a minute pass, ask again as Prefect does."""
+        for _ in range(_READS):
+            with suppress(httpx.TimeoutException):
+                found: dict[str, Any] = self._client.get(path).raise_for_status().json()
+                return found
+            print(f"(no answer to {path.split('/')[1]} within a minute)", flush=True)
+        message = f"{self._client.base_url}: no answer within {_READS} minutes"
+        raise StackError(message)
 
     def start(
         self, deployment: str, parameters: Mapping[str, object], queue: str | None = None
     ) -> str:
         """Start a run as ``prefect deployment run`` does; return its id."""
-        found = self._client.get(f"/deployments/name/{deployment}").raise_for_status().json()
+        found = self._read(f"/deployments/name/{deployment}")
         body: dict[str, Any] = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
         if queue:
             body["work_queue_name"] = queue
@@ -161,7 +172,7 @@ class Api:
         """Wait until a run has ended, and return it."""
         deadline = time.monotonic() + _LONGEST_SECONDS
         while time.monotonic() < deadline:
-            found: dict[str, Any] = self._client.get(f"/flow_runs/{run}").raise_for_status().json()
+            found = self._read(f"/flow_runs/{run}")
             if found["state"] and found["state"]["type"] in _DONE:
                 return found
             time.sleep(_LOOK_SECONDS)

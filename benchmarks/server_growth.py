@@ -186,6 +186,7 @@ def measure(
             more = (f"{each:,}" for each in grown(begun, ended, number))
             each = (spent.api / number, spent.services / number)
             growth.append(row(words, f"{kind} ({number} runs)", *more, *each))
+            print(f"({words}: {kind}, measured)", flush=True)
         after = f"{memory_of(_SERVER):.0f} MiB after {runs + releases + _PLACES + 1} runs"
         return growth, row(words, *cells, after)
 
