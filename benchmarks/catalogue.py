@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import psutil
 
-from benchmarks.machines import Api, server_words, worker, write_catalogue
+from benchmarks.machines import SELDOM, Api, server_words, worker, write_catalogue
 from benchmarks.measuring import Usage, benchmark, head, ratios, row
 from deployments.local import POOL, LocalStack
 
@@ -44,7 +44,7 @@ def release(api: Api, names: list[str], at_once: int) -> Rate:
     """
     with Usage() as usage:
         parameters = {"models": names, "at_once": at_once, "force": True}
-        run = api.end_of(api.start("release-catalog/default", parameters))
+        run = api.end_of(api.start("release-catalog/default", parameters), SELDOM)
     if run["state"]["type"] != "COMPLETED":
         raise RuntimeError(run["state"]["message"])
     seconds, cpus = run["total_run_time"], psutil.cpu_count() or 1

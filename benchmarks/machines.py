@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _DONE = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 _LOOK_SECONDS = 0.2
+SELDOM = 2.0
+"""Seconds between two looks of ``release-catalog`` at a run."""
 _TRIES = 50
 _READS = 3
 _START_SECONDS = 120.0
@@ -168,14 +170,20 @@ class Api:
             body["work_queue_name"] = queue
         return str(self.ask(f"/deployments/{found['id']}/create_flow_run", **body)["id"])
 
-    def end_of(self, run: str) -> dict[str, Any]:
-        """Wait until a run has ended, and return it."""
+    def end_of(self, run: str, every: float = _LOOK_SECONDS) -> dict[str, Any]:
+        """Wait until a run has ended, and return it.
+
+        Args:
+            run: Which.
+            every: Seconds between two looks. Each costs the server CPU, so whoever measures that
+                looks as seldom as a catalogue run does.
+        """
         deadline = time.monotonic() + _LONGEST_SECONDS
         while time.monotonic() < deadline:
             found = self._read(f"/flow_runs/{run}")
             if found["state"] and found["state"]["type"] in _DONE:
                 return found
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(every)
         message = f"run {run}: not done within {_LONGEST_SECONDS:.0f} s"
         raise TimeoutError(message)
 

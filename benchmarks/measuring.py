@@ -33,7 +33,8 @@ def benchmark() -> Iterator[Path]:
 
     SIGTERM ends it as Ctrl-C does, so that nothing that it has started is left.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for each in (signal.SIGINT, signal.SIGTERM):  # a job in the background ignores SIGINT
+        signal.signal(each, signal.default_int_handler)
     begun, load = time.monotonic(), os.getloadavg()[0]
     try:
         with tempfile.TemporaryDirectory(prefix="conveyor-bench-") as name:

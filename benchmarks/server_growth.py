@@ -17,7 +17,7 @@ import sqlite3
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from benchmarks.machines import Api, server_words, write_catalogue
+from benchmarks.machines import SELDOM, Api, server_words, write_catalogue
 from benchmarks.measuring import MIB, benchmark, cpu_of, head, memory_of, row
 from deployments.backing import Backing
 from deployments.local import POOL, LocalStack
@@ -135,7 +135,7 @@ def run_all(api: Api, model: str, runs: int, *, force: bool) -> str:
         api.start("release-model/default", {"model": model, "force": force}) for _ in range(runs)
     ]
     for each in waiting:
-        state = api.end_of(each)["state"]
+        state = api.end_of(each, SELDOM)["state"]
         if state["type"] != "COMPLETED":
             raise RuntimeError(state["message"])
     return waiting[-1]
