@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.events import ResourceSpecification
 
-from deployments.run_settings import START_SECONDS
+from deployments.tuning import START_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -22,7 +22,7 @@ from deployments.automations import (
     create_automations,
 )
 from deployments.local import LocalStack
-from deployments.run_settings import START_SECONDS
+from deployments.tuning import START_SECONDS
 from tests.support.outage_bench import (
     CHILD,
     FLOW_RUN,
