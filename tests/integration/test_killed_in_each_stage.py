@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tasks.storage.places import WORK
+from tests.support.outage_bench import SILENCE
 
 if TYPE_CHECKING:
     from tests.support.outage_bench import Bench
 
 STAGES = ("acquire", "reference", "export", "verify", "parity", "publish")
-SILENCE = 40
-"""Seconds; in a set 150. More than the 30 s between two heartbeats: who lives is left alone."""
 
 
 @pytest.mark.slow

@@ -41,6 +41,8 @@ S3 = "/weed "
 CHILD = "-m tasks.child"
 AWAY_SECONDS = 5.0
 """How long a killed server stays away: several of its clients' tries."""
+SILENCE = 40
+"""Seconds; in a set 150. More than the 30 s between two heartbeats: who lives is left alone."""
 _NEWS_SECONDS = 3.0
 """How long the server's services may take to hear that an automation has changed."""
 
@@ -63,7 +65,7 @@ class Bench:
 
     def ask(self, queue: str = "default", state: str = "SCHEDULED") -> tuple[str, str]:
         """Ask for a run whose conversion will wait; return model and run."""
-        self._gate.unlink(missing_ok=True)
+        self.hold_back()
         model = self.new_model("linear", converters={"onnx": ["waits"]})
         return model, self.ask_for("release-model/default", queue, state, model=model)
 
@@ -83,6 +85,12 @@ class Bench:
         made = self.api.post(f"/deployments/{found}/create_flow_run", json=asked)
         return str(made.raise_for_status().json()["id"])
 
+    def runs_called(self, name: str) -> list[dict[str, Any]]:
+        """Return the runs of this name."""
+        query = {"flow_runs": {"name": {"any_": [name]}}}
+        found: list[dict[str, Any]] = self.api.post("/flow_runs/filter", json=query).json()
+        return found
+
     def until_it_converts(self, run: str) -> None:
         self.until_in_stage(run, "export")
 
@@ -94,6 +102,9 @@ class Bench:
                 for each in self.api.post("/task_runs/filter", json=query).json()
             )
         )
+
+    def hold_back(self) -> None:
+        self._gate.unlink(missing_ok=True)
 
     def let_go(self) -> None:
         self._gate.touch()
@@ -171,11 +182,18 @@ class Bench:
 
     @contextmanager
     def worker(
-        self, queue: str, grace: float, *options: str, pool: str = "cpu", **variables: str
+        self,
+        queue: str,
+        grace: float,
+        *options: str,
+        pool: str = "cpu",
+        name: str = "",
+        **variables: str,
     ) -> Iterator[subprocess.Popen[bytes]]:
         """Run one more worker, for a queue of its own, on no leash."""
         self.api.post(f"/work_pools/{pool}/queues", json={"name": queue})
-        command = [sys.executable, "-m", "deployments.worker", "--pool", pool, "--name", queue]
+        command = [sys.executable, "-m", "deployments.worker", "--pool", pool]
+        command += ["--name", name or queue]
         command += ["--work-queue", queue, "--grace", str(grace), *options]
         environment = self.stack.full_environment() | self.stack._worker_store | variables
         with (
