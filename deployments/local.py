@@ -259,6 +259,9 @@ _QUIET = {
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     # while PostgreSQL is away, the server answers 500, at which a client gives up by default
     "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",
+    # seven tries in two minutes (0, 2, 6, 14, 30, 62, 126 s); with the default, 5, a server that
+    # is back after a minute finds its runs Failed
+    "PREFECT_CLIENT_MAX_RETRIES": "6",
     "PYTHONUNBUFFERED": "1",
 }
 

@@ -51,7 +51,7 @@ def test_a_prefect_server_that_ends_and_comes_back_finds_the_run_finished(
         bench.let_go()
 
     end = bench.end_of(run)
-    assert end["type"] == "COMPLETED", end
+    assert end["type"] == "COMPLETED", end["message"]
     assert bench.released_whole(model).flow_run == run
 
 
@@ -68,7 +68,7 @@ def test_a_postgresql_that_ends_and_comes_back_has_lost_nothing(
         bench.let_go()
 
     end = bench.end_of(run)
-    assert end["type"] == "COMPLETED", end
+    assert end["type"] == "COMPLETED", end["message"]
     assert bench.released_whole(model).flow_run == run
 
 
@@ -82,7 +82,7 @@ def test_an_s3_server_that_ends_and_comes_back_gets_the_whole_release(
         bench.let_go()
 
     end = bench.end_of(run)
-    assert end["type"] == "COMPLETED", end
+    assert end["type"] == "COMPLETED", end["message"]
     assert bench.released_whole(model).flow_run == run
 
 
@@ -232,7 +232,7 @@ def test_a_redis_that_ends_and_comes_back_holds_nothing_up(
         bench.let_go()
 
     end = bench.end_of(run)
-    assert end["type"] == "COMPLETED", end
+    assert end["type"] == "COMPLETED", end["message"]
     assert bench.released_whole(model).flow_run == run
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -36,7 +36,7 @@ def test_a_run_that_is_killed_with_its_worker_frees_its_places_under_both_limits
         with bench.worker("night", 0) as worker:
             bench.hold_back()
             model = bench.new_model("slots", converters={"onnx": ["waits"]})
-            choice = {"select": f"name:{model}", "force": True}
+            choice: dict[str, Any] = {"select": f"name:{model}", "force": True}
             held = bench.ask_for(NIGHTLY, "night", **choice)
             bench.wait(lambda: bench.runs_called(f"release {model}") != [])
             # of the deployment's only place, and of the queue's
