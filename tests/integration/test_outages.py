@@ -112,7 +112,7 @@ def test_a_run_that_is_ended_is_crashed_at_once_and_started_again(
     assert bench.latest(model) is None
     bench.let_go()
     assert bench.end_of(run)["type"] == "COMPLETED"
-    crashed = next(each for each in bench.history(run) if each["name"] == "Crashed")
+    (crashed,) = [each for each in bench.history(run) if each["name"] == "Crashed"]
     assert END_OF_A_RUN[how] in crashed["message"]
     assert bench.released_whole(model).flow_run == run
 
