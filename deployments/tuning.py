@@ -18,7 +18,7 @@ SERVER = {
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
     # Runs, with their tasks and logs, are kept for ever by default: here for 90 days, and
-    # heartbeats, of which the last 150 s matter, for one day instead of 7.
+    # heartbeats, of which the last 180 s matter, for one day instead of 7.
     "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
     "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": "7776000",
     "PREFECT_SERVER_SERVICES_DB_VACUUM_EVENT_RETENTION_OVERRIDES": (
@@ -41,6 +41,9 @@ RUN = {
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     # while PostgreSQL is away, the server answers 500, at which a client gives up by default
     "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",
+    # seven tries in two minutes (0, 2, 6, 14, 30, 62, 126 s); with the default, 5, a server that
+    # is back after a minute finds its runs Failed
+    "PREFECT_CLIENT_MAX_RETRIES": "6",
 }
 """Of every run, whoever started its worker: the work pools have it."""
 
