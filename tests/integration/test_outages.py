@@ -163,6 +163,16 @@ def test_a_run_that_a_worker_took_and_never_started_is_started_by_another(bench:
     assert "had not started it 10 s later" in crashed["message"]
 
 
+def test_a_run_that_never_gets_to_its_first_line_is_not_started_for_ever(bench: Bench) -> None:
+    with bench.bounds(restarts=2):
+        run = bench.ask_for_what_cannot_be_loaded()
+        end = bench.end_of(run)
+
+    assert end["type"] == "FAILED"
+    assert end["message"].startswith("It crashed again and again.")
+    assert 1 <= bench.names(run).count(RESTARTING) <= 2  # an event may be counted twice
+
+
 def test_a_worker_that_is_told_to_stop_ends_its_run_first_and_takes_no_other(bench: Bench) -> None:
     with bench.worker("drained", grace=120) as worker:
         model, run = bench.begin("drained")

@@ -17,7 +17,7 @@ import psutil
 import yaml
 from prefect.client.orchestration import PrefectClient
 
-from deployments.automations import SILENCE_SECONDS, create_automations
+from deployments.automations import MOST_RESTARTS, SILENCE_SECONDS, create_automations
 from deployments.processes import wait_until_healthy
 from deployments.tuning import START_SECONDS
 from tasks.settings import StoreSettings
@@ -91,6 +91,17 @@ class Bench:
         query = {"flow_runs": {"name": {"any_": [name]}}}
         found: list[dict[str, Any]] = self.api.post("/flow_runs/filter", json=query).json()
         return found
+
+    def ask_for_what_cannot_be_loaded(self) -> str:
+        """Ask for a run of a deployment whose code is not there."""
+        sound = self.api.get("/deployments/name/release-model/default").json()
+        kept = ("flow_id", "path", "pull_steps", "work_pool_name", "work_queue_name")
+        broken = {name: sound[name] for name in kept}
+        broken |= {"name": "broken", "entrypoint": "flows.absent.absent"}
+        deployment = self.api.post("/deployments/", json=broken).raise_for_status().json()["id"]
+        asked = {"state": {"type": "SCHEDULED"}}
+        made = self.api.post(f"/deployments/{deployment}/create_flow_run", json=asked)
+        return str(made.raise_for_status().json()["id"])
 
     def until_it_converts(self, run: str) -> None:
         self.until_in_stage(run, "export")
@@ -261,19 +272,23 @@ class Bench:
 
     @contextmanager
     def bounds(
-        self, silence: float = SILENCE_SECONDS, start: float = START_SECONDS["process"]
+        self,
+        silence: float = SILENCE_SECONDS,
+        start: float = START_SECONDS["process"],
+        restarts: int = MOST_RESTARTS,
     ) -> Iterator[None]:
         """Let the server notice in seconds what else takes it minutes."""
-        asyncio.run(self._declare(silence, start))
+        asyncio.run(self._declare(silence, start, restarts))
         # an event that comes before the news is held to the old bounds
         time.sleep(_NEWS_SECONDS)
         try:
             yield
         finally:
-            asyncio.run(self._declare(SILENCE_SECONDS, START_SECONDS["process"]))
+            usual = (SILENCE_SECONDS, START_SECONDS["process"], MOST_RESTARTS)
+            asyncio.run(self._declare(*usual))
 
-    async def _declare(self, silence: float, start: float) -> None:
+    async def _declare(self, silence: float, start: float, restarts: int) -> None:
         name, password = self.stack.credentials or ("", "")
         auth = f"{name}:{password}" if name else None
         async with PrefectClient(f"{self.stack.ui_url}/api", auth_string=auth) as client:
-            await create_automations(client, silence, start)
+            await create_automations(client, silence, start, restarts)
