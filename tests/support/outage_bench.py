@@ -180,7 +180,8 @@ class Bench:
             assert psutil.wait_procs(ended, timeout=2)[1] == ended
             for process in ended:
                 process.send_signal(signal.SIGINT)
-        assert not psutil.wait_procs(ended, timeout=30)[1]
+        left = psutil.wait_procs(ended, timeout=60)[1]
+        assert not left, left
 
     def take_down(self, worker: subprocess.Popen[bytes]) -> None:
         """Kill a worker, its runs and their children at one moment, as if their machine went."""
