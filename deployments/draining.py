@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from anyio.abc import TaskStatus
+    from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import FlowRun
     from prefect.client.schemas.responses import WorkerFlowRunResponse
 
@@ -90,6 +91,24 @@ class DrainingWorker(ProcessWorker):
             return await super().run(flow_run, configuration, task_status)
         finally:
             self._runs.discard(flow_run.id)
+
+    async def _propose_crashed_state(
+        self, flow_run: FlowRun, message: str, client: PrefectClient | None = None
+    ) -> None:
+        """Say that a run's process has died, unless that is said already.
+
+        Prefect 3.8.8 says it twice. Between the two the server starts the run again, and the
+        second word would crash it in the hands of the worker that has just taken it.
+        """
+        try:
+            there = await (client or self.client).read_flow_run(flow_run.id)
+        except Exception:  # noqa: BLE001 - then its silence tells it (deployments.automations)
+            return
+        state, starts = there.state, there.run_count - flow_run.run_count
+        began = bool(state and state.is_running()) and starts == 1
+        begins = bool(state and state.is_pending()) and starts == 0
+        if began or begins:
+            await super()._propose_crashed_state(flow_run, message, client)
 
 
 # of the pools that it works for; in Prefect's table of workers, this word is the parent's

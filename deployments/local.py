@@ -14,11 +14,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from deployments import tuning
 from deployments.backing import Backing
 from deployments.databases import kept_secret
 from deployments.folder_lock import locked
 from deployments.processes import Leashed, StackError, free_port, wait_until_healthy
-from deployments.run_settings import RUN_VARIABLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -116,7 +116,7 @@ class LocalStack:
             "PREFECT_HOME": str(self.folder / "prefect"),
             **({"PREFECT_API_AUTH_STRING": self._auth} if self._auth else {}),
             "CONVEYOR_CATALOGUE": os.environ.get("CONVEYOR_CATALOGUE", str(ROOT / "models")),
-            **RUN_VARIABLES,
+            **tuning.RUN,
             **self._store,
         }
 
@@ -242,23 +242,17 @@ class LocalStack:
 
 # What is set once for every process of the stack.
 _QUIET = {
+    **tuning.SERVER,
+    **tuning.CLIENT,
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
     # so that `prefect deployment run --watch` shows a run's log, and with it why it failed
     "PREFECT_SERVER_LOGS_STREAM_OUT_ENABLED": "true",
     "PREFECT_SERVER_LOGS_STREAM_PUBLISHING_ENABLED": "true",
-    # The default, 5 s, ends connections that a client is about to use again after a stage of
-    # more than 5 s; the client then waits 2 s before it tries anew.
-    "PREFECT_SERVER_API_KEEPALIVE_TIMEOUT": "120",
-    # Else each task's end is written to SQLite at the moment in which the next one asks whether
-    # its tags have limits; where they collide, the client waits 2 s before it asks again.
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
     "PREFECT_CLI_PROMPT": "false",
-    "PREFECT_WORKER_QUERY_SECONDS": "1",
+    "PREFECT_WORKER_QUERY_SECONDS": "1",  # few workers, and somebody waits
     "PYTHONUNBUFFERED": "1",
-    **RUN_VARIABLES,
 }
 
 

@@ -22,7 +22,7 @@ from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectNotFound
 from prefect.workers.process import ProcessWorker
 
-from deployments.run_settings import RUN_VARIABLES, START_SECONDS, PoolKind
+from deployments.tuning import RUN, START_SECONDS, PoolKind
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -43,7 +43,7 @@ def template_of(pool: str, kind: PoolKind) -> dict[str, Any]:
         template = ProcessWorker.get_default_base_job_template()
     else:
         template = json.loads((_TEMPLATES / f"{kind}-{pool}.json").read_text("utf-8"))
-    variables = RUN_VARIABLES | {"CONVEYOR_GPU_START_SECONDS": f"{START_SECONDS[kind]:.0f}"}
+    variables = RUN | {"CONVEYOR_GPU_START_SECONDS": f"{START_SECONDS[kind]:.0f}"}
     env = template["variables"]["properties"]["env"]
     env["default"] = variables | env.get("default", {})
     return template

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 DEPLOYMENT = "release-model/default"
 
 _POLL_SECONDS = 2.0
+_LOOKS_A_SECOND = 20.0
+"""At most, by one catalogue run: each costs the server several ms (docs/machines/measured.md)."""
 _PAGE = 200
 _SOON = timedelta(minutes=1)
 _LONGEST = timedelta(days=7)
@@ -132,10 +134,20 @@ def _is_under_way(run: FlowRun) -> bool:
     return not run.state.is_final()
 
 
-async def ended(client: PrefectClient, run: UUID) -> FlowRun:
+def seconds_between_looks(at_once: int) -> float:
+    """Return how often to look at each of so many runs, so that all of them bear it."""
+    return max(_POLL_SECONDS, at_once / _LOOKS_A_SECOND)
+
+
+async def ended(client: PrefectClient, run: UUID, every: float = _POLL_SECONDS) -> FlowRun:
     """Return the run in its final state, once it has one.
 
     Crashed is one only if the server does not start the run again.
+
+    Args:
+        client: Of the server.
+        run: Which.
+        every: Seconds between two looks.
     """
     crashed_at: float | None = None
     while True:
@@ -149,4 +161,4 @@ async def ended(client: PrefectClient, run: UUID) -> FlowRun:
             crashed_at = time.monotonic()
         elif time.monotonic() - crashed_at > _AGAIN_SECONDS:
             return found
-        await asyncio.sleep(_POLL_SECONDS)
+        await asyncio.sleep(every)

@@ -8,10 +8,11 @@ from prefect.client.base import PrefectHttpxAsyncClient, PrefectHttpxSyncClient
 class _OnceConnected:
     """Whether any client of this process has reached the server.
 
-    Prefect's clients repeat a refused request for a minute (six tries), but only those that
-    had an answer before; a client that is opened during an outage gives up at once. Each stage
-    opens one, to ask for the concurrency limits of its tags, and an outage of seconds at
-    that moment failed the whole run (seen on Prefect 3.8.8).
+    Prefect's clients repeat a refused request for two minutes (seven tries, since the set's
+    ``PREFECT_CLIENT_MAX_RETRIES`` is 6; by default for one minute), but only those that had an
+    answer before; a client that is opened during an outage gives up at once. Each stage opens
+    one, to ask for the concurrency limits of its tags, and an outage of seconds at that moment
+    failed the whole run (seen on Prefect 3.8.8).
     """
 
     def __init__(self) -> None:

@@ -7,14 +7,33 @@ import json
 import os
 import platform
 from typing import Any
+from uuid import UUID
 
+from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 from pydantic import ValidationError
 
 from tasks.domain.errors import ConfigurationError, GpuUnavailableError
 from tasks.isolation import Call, Family
-from tasks.remote import GpuStage, reply_key, trees_in
+from tasks.remote import GpuStage, reply_key
 from tasks.runtime import workshop
+from tasks.trees import trees_in
+
+
+def gone(owner: str) -> str:
+    """Say that nobody waits for a reply any more; empty if somebody does.
+
+    A caller that has crashed may be started again, and finds this run then.
+    """
+    with get_client(sync_client=True) as client:
+        try:
+            state = client.read_flow_run(UUID(owner)).state
+        except ObjectNotFound:
+            return f"The run that asked for it, {owner}, is not there any more."
+    if state and state.is_final() and not state.is_crashed():
+        return f"The run that asked for it, {owner}, has ended as {state.name}."
+    return ""
 
 
 def perform_stage(name: str, request: dict[str, Any]) -> None:

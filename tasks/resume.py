@@ -27,9 +27,9 @@ from tasks.domain.errors import ArtifactNotFoundError, StorageError
 from tasks.domain.release import SourceModel
 from tasks.domain.value import Value
 from tasks.fingerprint import fingerprint_of
-from tasks.remote import trees_in
 from tasks.runtime import Workshop, workshop
 from tasks.settings import local_settings
+from tasks.trees import content_of, trees_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,10 +109,6 @@ def _recipe(first: object) -> Recipe:
 
 def _content(argument: object) -> str:
     """Return an argument in words that are the same in every try of a run."""
-    if not isinstance(argument, Value):
-        return str(getattr(argument, "name", argument))  # a converter, whose paths are a machine's
-    text = argument.model_dump_json(exclude={"cost"})
-    for tree in trees_in(argument):
-        # a root is new at each try; what stands there need not be
-        text = text.replace(tree.root, tree.sha256)
-    return text
+    if isinstance(argument, Value):
+        return content_of(argument)
+    return str(getattr(argument, "name", argument))  # a converter, whose paths are a machine's

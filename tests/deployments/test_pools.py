@@ -20,7 +20,7 @@ from prefect.workers.base import BaseJobConfiguration
 from deployments import secret_files
 from deployments.automations import SILENCE_SECONDS
 from deployments.pools import KINDS, POOLS, template_of
-from deployments.run_settings import RUN_VARIABLES, START_SECONDS, PoolKind
+from deployments.tuning import RUN, START_SECONDS, PoolKind
 
 ALL = [(pool, kind) for kind in KINDS for pool in POOLS]
 SECRET = re.compile(r"secret_access_key|access_key_id|password|auth_string", re.IGNORECASE)
@@ -180,7 +180,7 @@ def test_every_run_sends_heartbeats_often_enough_whoever_started_its_worker(
 ) -> None:
     given = template_of(pool, kind)["variables"]["properties"]["env"]["default"]
 
-    assert given.items() >= RUN_VARIABLES.items()
+    assert given.items() >= RUN.items()
     assert 3 * int(given["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]) <= SILENCE_SECONDS
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,8 @@ import pytest
 from prefect import flow, task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+from prefect.deployments import arun_deployment
+from prefect.runtime import flow_run
 
 from flows.release_model import release_model
 from tasks import remote
@@ -21,7 +24,7 @@ from tasks.domain.errors import (
     ReleaseError,
     RemoteError,
 )
-from tasks.remote import on_gpu
+from tasks.remote import DEPLOYMENT, on_gpu
 from tasks.runtime import STAGE, open_workshop, workshop
 from tasks.settings import gpu_settings, store_settings
 from tasks.storage.s3 import open_store
@@ -31,6 +34,7 @@ from tests.support.gpu_functions import (
     FailRequest,
     Stayed,
     StayRequest,
+    Uppered,
     UpperRequest,
     die_once,
     fail,
@@ -154,21 +158,39 @@ def test_what_goes_wrong_there_comes_back_as_its_class_with_its_whole_message(
     assert re.search("^dies: its run crashed: .*-9", str(raised["dies"]))
 
 
-def test_a_caller_that_is_tried_again_finds_the_run_that_it_had_started() -> None:
-    attempts: list[Stayed] = []
+def test_a_caller_that_is_tried_again_finds_the_run_that_it_had_started(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("abc")
+    answers: list[Uppered] = []
 
-    def fails_once() -> list[Stayed]:
-        attempts.append(on_gpu(stay, StayRequest(seconds=0.1), "found again"))
-        if len(attempts) == 1:
-            # as if the process was killed: its files are not cleared away
-            workshop().lent = True
+    def fails_once() -> tuple[list[Uppered], str]:
+        shop = workshop()
+        # the stage before this one is done again as well: its files get another root
+        request = UpperRequest(tree=shop.keep(tmp_path, "lower"))
+        answers.append(on_gpu(upper, request, "found again"))
+        if len(answers) == 1:
+            shop.lent = True  # as if the process was killed: its files are not cleared away
             raise OSError
-        return attempts
+        return answers, (shop.fetch(answers[1].tree) / "a.txt").read_text()
 
-    first, second = in_a_flow(fails_once, retries=1)
+    (first, second), text = in_a_flow(fails_once, retries=1)
 
     assert first == second
+    assert text == "ABC"
     assert len(runs_called("found again")) == 1
+
+
+def test_what_nobody_waits_for_any_more_is_not_done() -> None:
+    @flow
+    def impatient() -> str:
+        return str(flow_run.id)
+
+    parameters = {"title": "forgotten", "stage": "no.such:stage", "request": {}}
+    asked = arun_deployment(DEPLOYMENT, parameters=parameters | {"owner": impatient()}, timeout=120)
+    run = asyncio.run(asked)
+
+    assert run.state is not None
+    assert run.state.is_cancelled()
+    assert "has ended as Completed" in str(run.state.message)
 
 
 def test_a_run_that_is_killed_is_followed_by_another(tmp_path: Path) -> None:

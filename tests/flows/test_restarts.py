@@ -50,7 +50,7 @@ def test_a_run_that_crashed_each_time_is_given_up(monkeypatch: pytest.MonkeyPatc
 def test_starts_that_a_person_asked_for_after_failures_do_not_count(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    failed = [Failed()] * 5
+    failed: list[State[None]] = [Failed()] * 5
     refused = []
     for crashes in (MOST_CRASHES - 1, MOST_CRASHES):
         run = asyncio.run(run_that_was(*failed, *[Crashed()] * crashes))

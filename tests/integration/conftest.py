@@ -1,20 +1,24 @@
-"""A small network, some rows, and its answers to them."""
+"""A small network, some rows, and its answers to them; and a stack in which things are killed."""
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import pytest
 
+from deployments.local import LocalStack
 from tasks.arrays import save_arrays
 from tasks.bisecting import Asked
 from tasks.domain.release import ProbeInfo
 from tasks.runners.onnxruntime_runner import open_session, run_session
+from tests.support.outage_bench import Bench
 from tests.support.small_net import RECIPE, network
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 PROBE = ProbeInfo(name="random", rows=6, about="drawn")
@@ -43,3 +47,19 @@ def save(net: onnx.ModelProto, folder: Path) -> Path:
     folder.mkdir()
     onnx.save(net, folder / "model.onnx")
     return folder
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """Start a stack of the module's own, on PostgreSQL and Redis where this machine has them."""
+    folder = tmp_path_factory.mktemp("outages")
+    for name in ("models", "scratch"):
+        (folder / name).mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        packages = ["tasks.converters", "tests.support.faulty_converters"]
+        patch.setenv("CONVEYOR_CONVERTER_PACKAGES", json.dumps(packages))
+        patch.setenv("CONVEYOR_CATALOGUE", str(folder / "models"))
+        patch.setenv("CONVEYOR_SCRATCH", str(folder / "scratch"))
+        patch.setenv("TEST_GATE", str(folder / "gate"))
+        with LocalStack(folder / "stack", whole=True) as stack:
+            yield Bench(stack, folder / "models", folder / "gate")

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import signal
 import time
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import pytest
-from prefect.client.orchestration import PrefectClient
 
 from deployments.automations import (
     CRASH_RUNS_THAT_DO_NOT_START,
@@ -19,11 +14,10 @@ from deployments.automations import (
     RESTARTING,
     SILENCE_SECONDS,
     START_CRASHED_RUNS_AGAIN,
-    create_automations,
 )
-from deployments.local import LocalStack
-from deployments.run_settings import START_SECONDS
+from deployments.tuning import START_SECONDS
 from tests.support.outage_bench import (
+    AWAY_SECONDS,
     CHILD,
     FLOW_RUN,
     POSTGRES,
@@ -34,105 +28,99 @@ from tests.support.outage_bench import (
     Bench,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+A_MINUTE = 60.0
+
+both_signals = pytest.mark.parametrize(
+    "how", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"]
+)
 
 
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    folder = tmp_path_factory.mktemp("outages")
-    (folder / "models").mkdir()
-    with pytest.MonkeyPatch.context() as patch:
-        packages = ["tasks.converters", "tests.support.faulty_converters"]
-        patch.setenv("CONVEYOR_CONVERTER_PACKAGES", json.dumps(packages))
-        patch.setenv("CONVEYOR_CATALOGUE", str(folder / "models"))
-        patch.setenv("TEST_GATE", str(folder / "gate"))
-        # on PostgreSQL and Redis, where this machine has them
-        with LocalStack(folder / "stack", whole=True) as stack:
-            yield Bench(stack, folder / "models", folder / "gate")
-
-
-def test_a_prefect_server_that_is_killed_and_comes_back_finds_the_run_finished(
-    bench: Bench,
+@pytest.mark.parametrize(
+    ("how", "seconds"),
+    [
+        pytest.param(signal.SIGKILL, AWAY_SECONDS, id="SIGKILL"),
+        pytest.param(signal.SIGTERM, A_MINUTE, id="SIGTERM-a-minute", marks=pytest.mark.slow),
+    ],
+)
+def test_a_prefect_server_that_ends_and_comes_back_finds_the_run_finished(
+    how: signal.Signals, seconds: float, bench: Bench
 ) -> None:
     model, run = bench.begin()
 
-    with bench.without(SERVER, lambda: bench.replace("prefect-server")):
+    with bench.without(SERVER, lambda: bench.replace("prefect-server"), how, seconds):
         bench.let_go()
 
     end = bench.end_of(run)
-    assert end["type"] == "COMPLETED", end
+    assert end["type"] == "COMPLETED", end["message"]
     assert bench.released_whole(model).flow_run == run
 
 
-def test_a_postgresql_that_is_killed_and_comes_back_has_lost_nothing(bench: Bench) -> None:
+@both_signals
+def test_a_postgresql_that_ends_and_comes_back_has_lost_nothing(
+    how: signal.Signals, bench: Bench
+) -> None:
     postgres = bench.stack.backing.postgres
     if postgres is None:
         pytest.skip(f"the stack is on {bench.stack.backing.words}")
     model, run = bench.begin()
 
-    with bench.without(POSTGRES, postgres.start):
+    with bench.without(POSTGRES, postgres.start, how):
         bench.let_go()
 
     end = bench.end_of(run)
-    assert end["type"] == "COMPLETED", end
+    assert end["type"] == "COMPLETED", end["message"]
     assert bench.released_whole(model).flow_run == run
 
 
-def test_an_s3_server_that_is_killed_and_comes_back_gets_the_whole_release(bench: Bench) -> None:
+@both_signals
+def test_an_s3_server_that_ends_and_comes_back_gets_the_whole_release(
+    how: signal.Signals, bench: Bench
+) -> None:
     model, run = bench.begin()
 
-    with bench.without(S3, bench.restart_s3):
+    with bench.without(S3, bench.restart_s3, how):
         bench.let_go()
 
     end = bench.end_of(run)
-    assert end["type"] == "COMPLETED", end
+    assert end["type"] == "COMPLETED", end["message"]
     assert bench.released_whole(model).flow_run == run
 
 
-def test_a_run_whose_frameworks_process_is_killed_ends_with_the_reason(bench: Bench) -> None:
+@both_signals
+def test_a_run_whose_frameworks_process_is_ended_ends_with_the_reason(
+    how: signal.Signals, bench: Bench
+) -> None:
     model, run = bench.begin()
 
-    bench.kill(CHILD)
+    bench.kill(CHILD, how)
 
     end = bench.end_of(run)
     assert end["type"] == "FAILED"
-    assert "ended by signal SIGKILL without an answer" in end["message"]
+    assert f"ended by signal {how.name} without an answer" in end["message"]
     assert bench.latest(model) is None
 
 
-@contextmanager
-def bounds_of(
-    bench: Bench, silence: float = SILENCE_SECONDS, start: float = START_SECONDS["process"]
-) -> Iterator[None]:
-    """Let the server notice in seconds what else takes it minutes."""
-
-    async def declare(silent: float, starting: float) -> None:
-        name, password = bench.stack.credentials or ("", "")
-        auth = f"{name}:{password}" if name else None
-        async with PrefectClient(f"{bench.stack.ui_url}/api", auth_string=auth) as client:
-            await create_automations(client, silent, starting)
-
-    asyncio.run(declare(silence, start))
-    try:
-        yield
-    finally:
-        asyncio.run(declare(SILENCE_SECONDS, START_SECONDS["process"]))
-
-
-def test_a_killed_run_is_crashed_at_once_and_started_again(bench: Bench) -> None:
+@both_signals
+def test_a_run_that_is_ended_is_crashed_at_once_and_started_again(
+    how: signal.Signals, bench: Bench
+) -> None:
     model, run = bench.begin()
 
-    bench.kill(FLOW_RUN)
+    bench.kill(FLOW_RUN, how)
 
     bench.until(run, RESTARTING)
     assert bench.latest(model) is None
     bench.let_go()
     assert bench.end_of(run)["type"] == "COMPLETED"
-    assert "Crashed" in bench.names(run)
-    manifest = bench.latest(model)
-    assert manifest is not None
-    assert manifest.version == 1
+    (crashed,) = [each for each in bench.history(run) if each["name"] == "Crashed"]
+    assert END_OF_A_RUN[how] in crashed["message"]
+    assert bench.released_whole(model).flow_run == run
+
+
+END_OF_A_RUN = {
+    signal.SIGKILL: "-9",
+    signal.SIGTERM: "Execution was aborted by a termination signal.",
+}
 
 
 def test_the_stack_declares_its_automations(bench: Bench) -> None:
@@ -150,8 +138,8 @@ def test_the_stack_declares_its_automations(bench: Bench) -> None:
 
 
 def test_a_run_that_is_killed_with_its_worker_is_crashed_after_some_silence(bench: Bench) -> None:
-    """The bound is 150 s; here it is 10 s, so that nobody waits so long for the test."""
-    with bounds_of(bench, silence=10):
+    """The bound is 180 s; here it is 10 s, so that nobody waits so long for the test."""
+    with bench.bounds(silence=10):
         model, run = bench.begin()
 
         bench.kill(WORKER)
@@ -166,13 +154,23 @@ def test_a_run_that_is_killed_with_its_worker_is_crashed_after_some_silence(benc
 
 
 def test_a_run_that_a_worker_took_and_never_started_is_started_by_another(bench: Bench) -> None:
-    with bounds_of(bench, start=10):
+    with bench.bounds(start=10):
         _, run = bench.ask(state="PENDING")
         bench.until(run, RESTARTING)
     bench.let_go()
     assert bench.end_of(run)["type"] == "COMPLETED"
     (crashed,) = [each for each in bench.history(run) if each["name"] == "Crashed"]
     assert "had not started it 10 s later" in crashed["message"]
+
+
+def test_a_run_that_never_gets_to_its_first_line_is_not_started_for_ever(bench: Bench) -> None:
+    with bench.bounds(restarts=2):
+        run = bench.ask_for_what_cannot_be_loaded()
+        end = bench.end_of(run)
+
+    assert end["type"] == "FAILED"
+    assert end["message"].startswith("It crashed again and again.")
+    assert 1 <= bench.names(run).count(RESTARTING) <= 2  # an event may be counted twice
 
 
 def test_a_worker_that_is_told_to_stop_ends_its_run_first_and_takes_no_other(bench: Bench) -> None:
@@ -221,22 +219,30 @@ def test_the_run_of_a_worker_that_dies_suddenly_is_done_by_another(bench: Bench)
     assert manifest.version == 1
 
 
-def test_a_redis_that_is_killed_and_comes_back_holds_nothing_up(bench: Bench) -> None:
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
+def test_a_redis_that_ends_and_comes_back_holds_nothing_up(
+    how: signal.Signals, bench: Bench
+) -> None:
     """The last test: what Redis' clients held at that moment comes again up to 5 minutes later."""
     redis = bench.stack.backing.redis
     if redis is None:
         pytest.skip(f"the stack is on {bench.stack.backing.words}")
     model, run = bench.begin()
 
-    with bench.without(REDIS, redis.start):
+    with bench.without(REDIS, redis.start, how):
         bench.let_go()
 
     end = bench.end_of(run)
-    assert end["type"] == "COMPLETED", end
+    assert end["type"] == "COMPLETED", end["message"]
     assert bench.released_whole(model).flow_run == run
-    # what goes by messages goes again: automations, which start a killed run anew
-    model, run = bench.begin()
+
+
+def test_after_redis_has_come_back_a_killed_run_is_started_again(bench: Bench) -> None:
+    """It goes by messages, from the server by its automations to the server."""
+    _, run = bench.begin()
+
     bench.kill(FLOW_RUN)
+
     bench.until(run, RESTARTING)
     bench.let_go()
     assert bench.end_of(run)["type"] == "COMPLETED"

@@ -40,7 +40,7 @@ class FailRequest(Value):
 
 
 class DieRequest(Value):
-    """A file that keeps the second one alive."""
+    """A file by which the second one knows that it is not the first."""
 
     marker: Path
 
@@ -76,6 +76,16 @@ def fail(request: FailRequest) -> Stayed:
     """Raise what is asked for."""
     kind = getattr(errors, request.kind, None) or KeyError
     raise kind(request.message)
+
+
+@gpu_stage
+def stay_unless_marked(request: DieRequest) -> Stayed:
+    """Stay for ever, but not the second one, which finds the first one's mark."""
+    if not request.marker.exists():
+        request.marker.touch()
+        time.sleep(3600)
+    gpu, worker = os.environ["CUDA_VISIBLE_DEVICES"], os.environ["PREFECT__WORKER_NAME"]
+    return Stayed(gpu=gpu, worker=worker, began=0, ended=0)
 
 
 @gpu_stage

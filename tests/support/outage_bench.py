@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,8 +15,11 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import psutil
 import yaml
+from prefect.client.orchestration import PrefectClient
 
+from deployments.automations import MOST_RESTARTS, SILENCE_SECONDS, create_automations
 from deployments.processes import wait_until_healthy
+from deployments.tuning import START_SECONDS
 from tasks.settings import StoreSettings
 from tasks.storage.publishing import latest
 from tasks.storage.s3 import open_store
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
 
     from deployments.local import LocalStack
     from tasks.domain.release import Manifest
+    from tasks.storage.s3 import S3Store
 
 FLOW_RUN = "-m prefect.engine"
 WORKER = "-m deployments.worker --pool cpu --work-queue default"
@@ -36,6 +42,10 @@ S3 = "/weed "
 CHILD = "-m tasks.child"
 AWAY_SECONDS = 5.0
 """How long a killed server stays away: several of its clients' tries."""
+SILENCE = 40
+"""Seconds; in a set 180. More than the 30 s between two heartbeats: who lives is left alone."""
+_NEWS_SECONDS = 3.0
+"""How long the server's services may take to hear that an automation has changed."""
 
 
 class Bench:
@@ -43,6 +53,7 @@ class Bench:
 
     def __init__(self, stack: LocalStack, models: Path, gate: Path) -> None:
         self.stack, self._models, self._gate = stack, models, gate
+        self.folder = models.parent
         self.api = httpx.Client(
             base_url=f"{stack.ui_url}/api", auth=stack.credentials, trust_env=False, timeout=10
         )
@@ -55,27 +66,57 @@ class Bench:
 
     def ask(self, queue: str = "default", state: str = "SCHEDULED") -> tuple[str, str]:
         """Ask for a run whose conversion will wait; return model and run."""
-        self._gate.unlink(missing_ok=True)
-        model = f"linear-{os.urandom(4).hex()}"
-        recipe = LINEAR | {"name": model, "converters": {"onnx": ["waits"]}}
+        self.hold_back()
+        model = self.new_model("linear", converters={"onnx": ["waits"]})
+        return model, self.ask_for("release-model/default", queue, state, model=model)
+
+    def new_model(self, name: str, **changes: Any) -> str:
+        """Add a recipe to the catalogue; return its name, which nobody else has."""
+        model = f"{name}-{os.urandom(4).hex()}"
+        recipe = LINEAR | {"name": model} | changes
         (self._models / f"{model}.yaml").write_text(yaml.safe_dump(recipe))
-        deployment = self.api.get("/deployments/name/release-model/default").json()["id"]
-        asked = {
-            "parameters": {"model": model},
-            "state": {"type": state},
-            "work_queue_name": queue,
-        }
-        run = self.api.post(f"/deployments/{deployment}/create_flow_run", json=asked).json()["id"]
-        return model, run
+        return model
+
+    def ask_for(
+        self, deployment: str, queue: str, state: str = "SCHEDULED", **parameters: Any
+    ) -> str:
+        """Ask for a run of any deployment; return it."""
+        found = self.api.get(f"/deployments/name/{deployment}").json()["id"]
+        asked = {"parameters": parameters, "state": {"type": state}, "work_queue_name": queue}
+        made = self.api.post(f"/deployments/{found}/create_flow_run", json=asked)
+        return str(made.raise_for_status().json()["id"])
+
+    def runs_called(self, name: str) -> list[dict[str, Any]]:
+        """Return the runs of this name."""
+        query = {"flow_runs": {"name": {"any_": [name]}}}
+        found: list[dict[str, Any]] = self.api.post("/flow_runs/filter", json=query).json()
+        return found
+
+    def ask_for_what_cannot_be_loaded(self) -> str:
+        """Ask for a run of a deployment whose code is not there."""
+        sound = self.api.get("/deployments/name/release-model/default").json()
+        kept = ("flow_id", "path", "pull_steps", "work_pool_name", "work_queue_name")
+        broken = {name: sound[name] for name in kept}
+        broken |= {"name": "broken", "entrypoint": "flows.absent.absent"}
+        deployment = self.api.post("/deployments/", json=broken).raise_for_status().json()["id"]
+        asked = {"state": {"type": "SCHEDULED"}}
+        made = self.api.post(f"/deployments/{deployment}/create_flow_run", json=asked)
+        return str(made.raise_for_status().json()["id"])
 
     def until_it_converts(self, run: str) -> None:
-        query = {"flow_runs": {"id": {"any_": [run]}}, "task_runs": {"name": {"like_": "export"}}}
+        self.until_in_stage(run, "export")
+
+    def until_in_stage(self, run: str, stage: str) -> None:
+        query = {"flow_runs": {"id": {"any_": [run]}}, "task_runs": {"name": {"like_": stage}}}
         self.wait(
             lambda: any(
                 each["state_type"] == "RUNNING"
                 for each in self.api.post("/task_runs/filter", json=query).json()
             )
         )
+
+    def hold_back(self) -> None:
+        self._gate.unlink(missing_ok=True)
 
     def let_go(self) -> None:
         self._gate.touch()
@@ -117,39 +158,65 @@ class Bench:
             assert time.monotonic() < deadline, f"it did not come about, but {instead()}"
             time.sleep(0.1)
 
-    def kill(self, words: str) -> None:
-        """Kill the processes of the stack whose command has these words, as a power cut would."""
+    def kill(self, words: str, how: signal.Signals = signal.SIGKILL) -> None:
+        """End the processes of the stack whose command has these words; by default as a power
+        cut would."""
         found = {
             process: " ".join(process.cmdline())
             for process in psutil.Process().children(recursive=True)
             if process.status() != psutil.STATUS_ZOMBIE
         }
-        killed = [
+        ended = [
             process
             for process, command in found.items()
             if words in command and "leash.py" not in command
         ]
-        assert killed
-        for process in killed:
-            process.kill()
-        psutil.wait_procs(killed, timeout=10)
+        assert ended
+        for process in ended:
+            process.send_signal(how)
+        if how is signal.SIGTERM and words == POSTGRES:
+            # to PostgreSQL it says: no new clients, and end when the last one has gone, which
+            # Prefect's server never does; so an admin, and Docker, then say SIGINT
+            assert psutil.wait_procs(ended, timeout=2)[1] == ended
+            for process in ended:
+                process.send_signal(signal.SIGINT)
+        assert not psutil.wait_procs(ended, timeout=30)[1]
+
+    def take_down(self, worker: subprocess.Popen[bytes]) -> None:
+        """Kill a worker, its runs and their children at one moment, as if their machine went."""
+        machine = psutil.Process(worker.pid)
+        processes = [machine, *machine.children(recursive=True)]
+        for each in processes:  # so that none of them tells of another's end
+            each.suspend()
+        for each in processes:
+            each.kill()
+        psutil.wait_procs(processes, timeout=10)
 
     @contextmanager
-    def worker(self, queue: str, grace: float) -> Iterator[subprocess.Popen[bytes]]:
+    def worker(
+        self,
+        queue: str,
+        grace: float,
+        *options: str,
+        pool: str = "cpu",
+        name: str = "",
+        **variables: str,
+    ) -> Iterator[subprocess.Popen[bytes]]:
         """Run one more worker, for a queue of its own, on no leash."""
-        self.api.post("/work_pools/cpu/queues", json={"name": queue})
-        command = [sys.executable, "-m", "deployments.worker", "--pool", "cpu", "--name", queue]
-        command += ["--work-queue", queue, "--grace", str(grace)]
+        self.api.post(f"/work_pools/{pool}/queues", json={"name": queue})
+        command = [sys.executable, "-m", "deployments.worker", "--pool", pool]
+        command += ["--name", name or queue]
+        command += ["--work-queue", queue, "--grace", str(grace), *options]
+        environment = self.stack.full_environment() | self.stack._worker_store | variables
         with (
-            (self.stack.folder / f"{queue}.log").open("wb") as log,
-            subprocess.Popen(
-                command, env=self.stack.full_environment(), stdout=log, stderr=log
-            ) as worker,
+            (self.stack.folder / f"{queue}.log").open("ab") as log,
+            subprocess.Popen(command, env=environment, stdout=log, stderr=log) as worker,
         ):
             try:
                 yield worker
             finally:
-                worker.kill()
+                if worker.poll() is None:
+                    self.take_down(worker)
 
     def replace(self, name: str) -> None:
         """Start a killed service again, as it was."""
@@ -165,12 +232,18 @@ class Bench:
             wait_until_healthy(f"{self.stack.ui_url}/api/health", service, 60)
 
     @contextmanager
-    def without(self, words: str, start: Callable[[], None]) -> Iterator[None]:
-        """Kill a server, let what is within the ``with`` happen without it, and start it again."""
-        self.kill(words)
+    def without(
+        self,
+        words: str,
+        start: Callable[[], None],
+        how: signal.Signals = signal.SIGKILL,
+        seconds: float = AWAY_SECONDS,
+    ) -> Iterator[None]:
+        """End a server, let what is within the ``with`` happen without it, and start it again."""
+        self.kill(words, how)
         try:
             yield
-            time.sleep(AWAY_SECONDS)
+            time.sleep(seconds)
         finally:
             start()
 
@@ -180,7 +253,7 @@ class Bench:
 
     def released_whole(self, model: str) -> Manifest:
         """Return the manifest of the one version of ``model``, each of whose files is there."""
-        store = open_store(StoreSettings.model_validate(self.stack.store_settings()))
+        store = self.store
         manifest = latest(store, model)
         assert manifest is not None
         assert manifest.version == 1
@@ -190,5 +263,32 @@ class Bench:
         return manifest
 
     def latest(self, model: str) -> Manifest | None:
-        settings = StoreSettings.model_validate(self.stack.store_settings())
-        return latest(open_store(settings), model)
+        return latest(self.store, model)
+
+    @property
+    def store(self) -> S3Store:
+        """The stack's bucket."""
+        return open_store(StoreSettings.model_validate(self.stack.store_settings()))
+
+    @contextmanager
+    def bounds(
+        self,
+        silence: float = SILENCE_SECONDS,
+        start: float = START_SECONDS["process"],
+        restarts: int = MOST_RESTARTS,
+    ) -> Iterator[None]:
+        """Let the server notice in seconds what else takes it minutes."""
+        asyncio.run(self._declare(silence, start, restarts))
+        # an event that comes before the news is held to the old bounds
+        time.sleep(_NEWS_SECONDS)
+        try:
+            yield
+        finally:
+            usual = (SILENCE_SECONDS, START_SECONDS["process"], MOST_RESTARTS)
+            asyncio.run(self._declare(*usual))
+
+    async def _declare(self, silence: float, start: float, restarts: int) -> None:
+        name, password = self.stack.credentials or ("", "")
+        auth = f"{name}:{password}" if name else None
+        async with PrefectClient(f"{self.stack.ui_url}/api", auth_string=auth) as client:
+            await create_automations(client, silence, start, restarts)

@@ -356,7 +356,9 @@ NOT_IN_IT = {
     "standing.py": "compares fingerprints",
     "storage": "moves bytes, by their digests",
     "tracing": "explains what failed",
+    "trees.py": "finds files in values",
     "upkeep.py": "looks after what is published already",
+    "waiting.py": "waits for a stage elsewhere",
     "verify_release.py": "checks what is published already",
     "__init__.py": "is empty but for words",
 }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from tasks import gpu_stages
-from tasks.domain.artifact import ModelFormat, StoredFile, StoredTree
+from tasks.domain.artifact import Cost, ModelFormat, StoredFile, StoredTree
 from tasks.domain.errors import ConfigurationError
 from tasks.domain.matrix import Cell, Matrix
 from tasks.domain.parity import OutputParity, ParityReport, ProbeParity
@@ -15,8 +15,9 @@ from tasks.domain.profiles import PROFILES
 from tasks.domain.recipe import Recipe
 from tasks.domain.value import Value
 from tasks.perform import _stage
-from tasks.remote import GpuStage, trees_in
+from tasks.remote import GpuStage
 from tasks.runners.onnxruntime_runner import OnnxruntimeRunner
+from tasks.trees import content_of, trees_in
 from tests.flows.conftest import LINEAR
 
 if TYPE_CHECKING:
@@ -112,3 +113,20 @@ def test_the_matrix_takes_the_gpus_own_cell_and_leaves_the_others() -> None:
     elsewhere = Matrix(cells=(cpu.model_copy(update={"words": "of the other machine"}), there))
 
     assert Matrix(cells=(cpu, absent)).filled(elsewhere, provider="CUDA").cells == (cpu, there)
+
+
+def test_the_same_work_has_the_same_content_wherever_its_files_stand_and_whatever_it_took() -> None:
+    class Made(Value):
+        tree: StoredTree
+        cost: Cost
+
+    def made(root: str, sha256: str, seconds: float) -> str:
+        file = StoredFile(key=f"{root}/model.onnx", sha256=sha256, size_bytes=1)
+        return content_of(
+            Made(tree=StoredTree(root=root, files=(file,)), cost=Cost(seconds=seconds))
+        )
+
+    first = made("work/r/onnx-1", "a" * 64, 1.0)
+
+    assert made("work/r/onnx-2", "a" * 64, 2.0) == first
+    assert made("work/r/onnx-1", "b" * 64, 1.0) != first

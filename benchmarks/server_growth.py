@@ -1,0 +1,221 @@
+"""What a Prefect server costs: what each thousand runs add to it, and what each look at it takes.
+
+    python -m benchmarks.server_growth [--runs 40] [--releases 8]
+
+Real runs of ``release-model``: so many that find their model up to date, then so many that release
+it anew. The figures are the growth of each kind, times what makes it a thousand: once on SQLite,
+and where PostgreSQL is found, on that and Redis. Memory and CPU are those of Prefect's own
+processes, without PostgreSQL's and Redis'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sqlite3
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from benchmarks.machines import SELDOM, Api, server_words, write_catalogue
+from benchmarks.measuring import MIB, benchmark, cpu_of, head, memory_of, row
+from deployments.backing import Backing
+from deployments.local import POOL, LocalStack
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_PLACES = 4
+_REQUESTS = 300
+_SERVER = "prefect server"
+_API, _SERVICES = f"{_SERVER} start", f"{_SERVER} services"
+_SETTLE_SECONDS = 10.0  # events and task runs are written after the fact
+
+
+class Size(NamedTuple):
+    """What the server takes, and what it holds."""
+
+    database_mb: float
+    events_mb: float
+    memory_mb: float
+    task_runs: float
+    events: float
+    logs: float
+
+
+def measured(stack: LocalStack, api: Api) -> Size:
+    """Look at the server once it has written what it was told."""
+    time.sleep(_SETTLE_SECONDS)
+    found = asyncio.run(_postgres(stack)) if stack.backing.postgres else _sqlite(stack)
+    size, of_events, events, logs = found
+    runs = api.ask("/task_runs/count")
+    return Size(size / MIB, of_events / MIB, memory_of(_SERVER), runs, events, logs)
+
+
+_SQLITE = (
+    "SELECT sum(pgsize) FROM dbstat",
+    "SELECT sum(pgsize) FROM dbstat WHERE name LIKE '%event%'",
+    "SELECT count(*) FROM events",
+    "SELECT count(*) FROM log",
+)
+_POSTGRES = (
+    "SELECT pg_database_size(current_database())",
+    "SELECT pg_total_relation_size('events') + pg_total_relation_size('event_resources')",
+    *_SQLITE[2:],
+)
+
+
+def _sqlite(stack: LocalStack) -> list[int]:
+    path = stack.folder / "prefect" / "prefect.db"
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        return [connection.execute(question).fetchone()[0] for question in _SQLITE]
+    finally:
+        connection.close()
+
+
+async def _postgres(stack: LocalStack) -> list[int]:
+    import asyncpg
+
+    assert stack.backing.postgres  # noqa: S101 - the caller has looked
+    connection: Any = await asyncpg.connect(stack.backing.postgres.url.replace("+asyncpg", ""))
+    try:
+        return [int(await connection.fetchval(question)) for question in _POSTGRES]
+    finally:
+        await connection.close()
+
+
+def grown(before: Size, after: Size, runs: int) -> Size:
+    """Return what a thousand runs would add."""
+    return Size(*(round((b - a) / runs * 1_000) for a, b in zip(before, after, strict=True)))
+
+
+class Cost(NamedTuple):
+    """The CPU that the server takes."""
+
+    idle: float
+    """Share of a core, when only the stack's two workers look for runs."""
+    waiting_ms: float
+    """Of one look at a run, as whoever waits for it does."""
+    looking_ms: float
+    """Of one look of a worker for runs."""
+
+
+def costs(api: Api, run: str) -> Cost:
+    """Measure what the looks cost that never end; ``run`` is any run."""
+    marks, times = [cpu_of(_SERVER)], [time.monotonic()]
+
+    def mark() -> None:
+        marks.append(cpu_of(_SERVER))
+        times.append(time.monotonic())
+
+    time.sleep(_SETTLE_SECONDS)
+    mark()
+    for _ in range(_REQUESTS):
+        api.look_at(run)
+    mark()
+    for _ in range(_REQUESTS):
+        api.ask(f"/work_pools/{POOL}/get_scheduled_flow_runs", work_queue_names=["default"])
+    mark()
+    idle = (marks[1] - marks[0]) / (times[1] - times[0])
+    # the idle server's own share goes on meanwhile
+    waiting, looking = (
+        max(0.0, marks[n] - marks[n - 1] - idle * (times[n] - times[n - 1])) for n in (2, 3)
+    )
+    return Cost(idle, waiting / _REQUESTS * 1_000, looking / _REQUESTS * 1_000)
+
+
+def run_all(api: Api, model: str, runs: int, *, force: bool) -> str:
+    """Run a model so many times, and return the last run.
+
+    Raises:
+        RuntimeError: One did not complete.
+    """
+    waiting = [
+        api.start("release-model/default", {"model": model, "force": force}) for _ in range(runs)
+    ]
+    for each in waiting:
+        state = api.end_of(each, SELDOM)["state"]
+        if state["type"] != "COMPLETED":
+            raise RuntimeError(state["message"])
+    return waiting[-1]
+
+
+class Spent:
+    """Inside the ``with``: the CPU seconds of a server's processes beyond what they take idle."""
+
+    def __init__(self, idle: float) -> None:
+        """Prepare; ``idle`` is the share of a core that they take when nothing runs."""
+        self._idle = idle
+        self.api = 0.0
+        self.services = 0.0
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        self._since = time.monotonic()
+        self.api, self.services = cpu_of(_API), cpu_of(_SERVICES)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take the figures."""
+        idle = self._idle * (time.monotonic() - self._since)
+        self.api = cpu_of(_API) - self.api
+        self.services = cpu_of(_SERVICES) - self.services
+        share = self.api / ((self.api + self.services) or 1)
+        self.api -= idle * share
+        self.services -= idle * (1 - share)
+
+
+def measure(
+    folder: Path, model: str, runs: int, releases: int, *, whole: bool
+) -> tuple[list[str], str]:
+    """Measure one server; return the rows of both tables."""
+    growth = []
+    with LocalStack(folder, at_once=_PLACES, whole=whole) as stack, Api(stack) as api:
+        words = server_words(stack)
+        run_all(api, model, 1, force=True)
+        last = run_all(api, model, _PLACES, force=False)  # caches fill, files get their first pages
+        size = measured(stack, api)
+        cost = costs(api, last)
+        cells = (f"{cost.idle:.0%}", cost.looking_ms, cost.waiting_ms, f"{size.memory_mb:.0f} MiB")
+        for kind, number, force in (("up to date", runs, False), ("released", releases, True)):
+            begun = measured(stack, api)
+            with Spent(cost.idle) as spent:
+                run_all(api, model, number, force=force)
+                ended = measured(stack, api)
+            more = (f"{each:,}" for each in grown(begun, ended, number))
+            each = (spent.api / number, spent.services / number)
+            growth.append(row(words, f"{kind} ({number} runs)", *more, *each))
+            print(f"({words}: {kind}, measured)", flush=True)
+        after = f"{memory_of(_SERVER):.0f} MiB after {runs + releases + _PLACES + 1} runs"
+        return growth, row(words, *cells, after)
+
+
+def main() -> None:
+    """Measure, and print."""
+    parser = argparse.ArgumentParser(prog="benchmarks.server_growth", description=__doc__)
+    parser.add_argument("--runs", type=int, default=40)
+    parser.add_argument("--releases", type=int, default=8)
+    options = parser.parse_args()
+    growth: list[str] = []
+    looks: list[str] = []
+    with benchmark() as folder:
+        (model,) = write_catalogue(folder / "models", 1)
+        os.environ["CONVEYOR_CATALOGUE"] = str(folder / "models")
+        found = Backing.found(folder, 0).postgres is not None
+        for whole in (False, True) if found else (False,):
+            place = folder / ("whole" if whole else "sqlite")
+            rows, look = measure(place, model, options.runs, options.releases, whole=whole)
+            growth += rows
+            looks.append(look)
+        sizes = ("database MiB", "of that events", "memory MiB", "task runs", "events", "log lines")
+        cpu = ("CPU s a run: API", "services apart")
+        print(
+            head("server", "a thousand runs that are", *sizes, *cpu), *growth, sep="\n", end="\n\n"
+        )
+        costs_ = ("CPU, idle", "ms a worker's look", "ms a look at a run", "memory", "and later")
+        print(head("server", *costs_), *looks, sep="\n")
+
+
+if __name__ == "__main__":
+    main()
