@@ -20,7 +20,7 @@ DOCKET = "prefect"
 """The queue of ``prefect server services start``; the API's own, ``prefect-server``, is another."""
 
 _LATE_SECONDS = 120.0
-"""A hundred times what is normal; longer than a restart of the database takes."""
+"""They are due each few seconds; while the database starts again they may well be late."""
 
 
 async def fault(url: str) -> str:

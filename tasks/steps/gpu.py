@@ -10,7 +10,7 @@ from tasks.domain.errors import ReleaseError
 from tasks.domain.value import Value
 from tasks.gpus import gpu_is_there
 from tasks.isolation import Family
-from tasks.runners.onnxruntime_runner import MODEL, PROVIDERS, open_session
+from tasks.runners.onnxruntime_runner import MODEL, PROVIDERS, open_session, short
 
 _DRIVER = (
     "Start the worker on a machine with an NVIDIA GPU and its driver ('nvidia-smi' must show it), "
@@ -117,5 +117,5 @@ def _against_cuda() -> str:
         try:
             open_session("look", path, "cuda")
         except ReleaseError as error:
-            return f"and a session of one operator says: {error}"
+            return f"and a session of one operator says: {short(error)}"
     return ""
