@@ -62,6 +62,9 @@ async def create_automations(
 ) -> None:
     """Create the automations, or bring them up to date.
 
+    One that is as it should be is left alone: an update lets the server forget what it has seen,
+    and a run that died just now would be Running for ever.
+
     A run whose process is killed together with its worker says nothing of its end; without
     these it would be Running or Pending for ever, and hold its place in every limit.
 
@@ -78,10 +81,10 @@ async def create_automations(
         _give_up_runs_that_keep_crashing(most_restarts),
     ):
         found = await client.read_automations_by_name(wanted.name)
-        if found:
-            await client.update_automation(found[0].id, wanted)
-        else:
+        if not found:
             await client.create_automation(wanted)
+        elif found[0].model_dump(include=set(AutomationCore.model_fields)) != wanted.model_dump():
+            await client.update_automation(found[0].id, wanted)
 
 
 def _crash_silent_runs(silence_seconds: float) -> AutomationCore:

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
     from tasks.domain.recipe import Recipe
 
+_SENT_PER_SECOND = 50_000_000
+"""Bytes; less than a store on the same machine takes, as much as half a gigabit of network."""
+
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result", bound=Value)
 
@@ -56,7 +59,7 @@ def resumable(function: Callable[Arguments, Result]) -> Callable[Arguments, Resu
             return found
         began = time.monotonic()
         result = function(*arguments, **named)
-        if time.monotonic() - began >= local_settings().keep_after_seconds:
+        if _is_worth_keeping(result, time.monotonic() - began):
             _keep(shop, function, arguments, result)
         return result
 
@@ -77,6 +80,15 @@ def _found(
     name = function.__name__
     get_run_logger().info("%s: was done before the run was interrupted; its result is taken", name)
     return result
+
+
+def _is_worth_keeping(result: Value, seconds: float) -> bool:
+    """Whether to do the stage again would take longer than to send what it made."""
+    least = local_settings().keep_after_seconds
+    if not least:
+        return True
+    sent = sum(tree.size_bytes for tree in trees_in(result))
+    return seconds >= least + sent / _SENT_PER_SECOND
 
 
 def _keep(

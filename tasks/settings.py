@@ -66,8 +66,8 @@ class LocalSettings(BaseSettings):
         30,
         ge=0,
         description=(
-            "A stage that took at least so long leaves its result in the bucket until its run "
-            "ends, so that a run that is interrupted goes on from there."
+            "A stage that took so much longer than sending its result (at 50 MB/s) leaves it in "
+            "the bucket until its run ends: a run that is interrupted goes on from there. 0: all."
         ),
     )
     signing: Literal["key", "off"] = Field(

@@ -16,6 +16,7 @@ import httpx
 import numpy as np
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from flows.release_model import release_model
 from tasks.arrays import load_arrays
@@ -53,10 +54,9 @@ def artifact_of(model: str) -> str:
     """Return what Prefect shows under the release's key."""
 
     async def read() -> str:
+        mine = ArtifactFilter(key=ArtifactFilterKey(any_=[f"release-{model}"]))
         async with get_client() as client:
-            (found,) = [
-                each for each in await client.read_artifacts() if each.key == f"release-{model}"
-            ]
+            (found,) = await client.read_artifacts(artifact_filter=mine)
             return str(found.data)
 
     return asyncio.run(read())

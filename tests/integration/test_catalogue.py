@@ -59,12 +59,17 @@ class Bench:
             due = (datetime.now(UTC) - late).isoformat()
             state["state_details"] = {"scheduled_time": due}
         asked = {"parameters": parameters, "state": state, "work_queue_name": queue}
-        url = f"/deployments/{found}/create_flow_run"
-        made = self.api.post(url, json=asked)
-        while made.status_code == httpx.codes.SERVICE_UNAVAILABLE:  # SQLite is busy: ask again
+        return str(self._ask("POST", f"/deployments/{found}/create_flow_run", asked).json()["id"])
+
+    def switch_on(self) -> None:
+        self._ask("PATCH", f"/variables/name/{SWITCH}", {"value": "on"})
+
+    def _ask(self, method: str, url: str, body: dict[str, Any]) -> httpx.Response:
+        answer = self.api.request(method, url, json=body)
+        while answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:  # SQLite is busy: ask again
             time.sleep(0.5)
-            made = self.api.post(url, json=asked)
-        return str(made.raise_for_status().json()["id"])
+            answer = self.api.request(method, url, json=body)
+        return answer.raise_for_status()
 
     def run(self, run: str) -> dict[str, Any]:
         found: dict[str, Any] = self.api.get(f"/flow_runs/{run}").json()
@@ -92,7 +97,7 @@ class Bench:
 
     def cancel(self, run: str) -> None:
         state = {"state": {"type": "CANCELLED"}, "force": True}
-        self.api.post(f"/flow_runs/{run}/set_state", json=state).raise_for_status()
+        self._ask("POST", f"/flow_runs/{run}/set_state", state)
 
     def wait_for_task(self, run: str, name: str) -> None:
         query = {
@@ -241,7 +246,7 @@ def test_nights_can_be_switched_off_missed_ones_are_not_caught_up_and_no_two_ove
     off = bench.start("nightly/default", select="name:night")
     assert bench.end_of(off)["name"] == "Skipped"
     assert "'off'" in bench.run(off)["state"]["message"]
-    bench.api.patch(f"/variables/name/{SWITCH}", json={"value": "on"}).raise_for_status()
+    bench.switch_on()
 
     missed = bench.start("nightly/default", late=timedelta(days=2), select="name:night")
     assert bench.end_of(missed)["name"] == "Skipped"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import signal
@@ -44,8 +45,11 @@ AWAY_SECONDS = 5.0
 """How long a killed server stays away: several of its clients' tries."""
 SILENCE = 40
 """Seconds; in a set 180. More than the 30 s between two heartbeats: who lives is left alone."""
-_NEWS_SECONDS = 3.0
-"""How long the server's services may take to hear that an automation has changed."""
+_NEWS_SECONDS = 7.0
+"""How long the server's services may take to hear that an automation has changed.
+
+They look each 5 s; what PostgreSQL tells them at once is lost after it was killed.
+"""
 
 
 class Bench:
@@ -164,7 +168,7 @@ class Bench:
         found = {
             process: " ".join(process.cmdline())
             for process in psutil.Process().children(recursive=True)
-            if process.status() != psutil.STATUS_ZOMBIE
+            if process.status() != psutil.STATUS_ZOMBIE and self._is_ours(process)
         }
         ended = [
             process
@@ -182,6 +186,14 @@ class Bench:
                 process.send_signal(signal.SIGINT)
         left = psutil.wait_procs(ended, timeout=60)[1]
         assert not left, left
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        """Whether a process is one of this stack: other tests of this session have theirs."""
+        folder = str(self.stack.folder)
+        with contextlib.suppress(psutil.Error):
+            told = [*process.cmdline(), process.cwd(), process.environ().get("PREFECT_HOME", "")]
+            return any(folder in each for each in told)
+        return False
 
     def take_down(self, worker: subprocess.Popen[bytes]) -> None:
         """Kill a worker, its runs and their children at one moment, as if their machine went."""

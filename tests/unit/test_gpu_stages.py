@@ -16,9 +16,10 @@ from tasks.domain.recipe import Recipe
 from tasks.domain.value import Value
 from tasks.perform import _stage
 from tasks.remote import GpuStage
+from tasks.resume import _is_worth_keeping
 from tasks.runners.onnxruntime_runner import OnnxruntimeRunner
 from tasks.trees import content_of, trees_in
-from tests.flows.conftest import LINEAR
+from tests.flows.conftest import LINEAR, forget_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -130,3 +131,28 @@ def test_the_same_work_has_the_same_content_wherever_its_files_stand_and_whateve
 
     assert made("work/r/onnx-2", "a" * 64, 2.0) == first
     assert made("work/r/onnx-1", "b" * 64, 1.0) != first
+
+
+@pytest.mark.parametrize(
+    ("least", "seconds", "megabytes", "verdict"),
+    [
+        ("30", 29, 0, "done again"),
+        ("30", 31, 0, "kept"),
+        ("30", 41, 2400, "done again"),
+        ("30", 90, 2400, "kept"),
+        ("0", 0, 2400, "kept"),
+    ],
+)
+def test_a_stage_is_kept_for_another_try_if_doing_it_again_takes_longer_than_sending_it(
+    least: str, seconds: float, megabytes: int, verdict: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Made(Value):
+        tree: StoredTree
+
+    monkeypatch.setenv("CONVEYOR_KEEP_AFTER_SECONDS", least)
+    forget_settings()
+    file = StoredFile(key="work/r/a/x", sha256="0" * 64, size_bytes=megabytes * 1_000_000)
+
+    made = Made(tree=StoredTree(root="work/r/a", files=(file,)))
+
+    assert _is_worth_keeping(made, seconds) is (verdict == "kept")
