@@ -52,7 +52,13 @@ class Outcome(Value):
         return self.state == UP_TO_DATE
 
 
-@flow(name="release-catalog")
+def _run_name() -> str:
+    asked = flow_run.parameters
+    models = asked.get("models")
+    return f"catalogue {', '.join(models) if models is not None else asked.get('select', 'all')}"
+
+
+@flow(name="release-catalog", flow_run_name=_run_name)
 async def release_catalog(
     models: tuple[str, ...] | None = None,
     at_once: PositiveInt = 2,

@@ -165,6 +165,7 @@ def test_two_who_ask_at_once_share_the_runs_and_one_bad_model_stops_no_other(
     ends = [bench.end_of(run) for run in (first, second)]
     assert ends[0]["type"] == "FAILED"
     assert ends[0]["message"] == "1 of 3 models failed: shared-bad"
+    assert bench.run(first)["name"] == "catalogue tag:shared"
     assert (ends[1]["type"], ends[1]["message"]) == ("COMPLETED", "all 1 models released")
     states = {each["name"]: each["state"]["type"] for each in bench.runs_of("shared-a", "shared-b")}
     assert states == {"release shared-a": "COMPLETED", "release shared-b": "COMPLETED"}
@@ -188,6 +189,7 @@ def test_a_run_that_somebody_has_asked_for_and_that_waits_for_a_worker_is_waited
     end = bench.end_of(run)
     assert (end["type"], end["message"]) == ("FAILED", "1 of 1 models failed: queued")
     assert bench.models_runs("queued") == [asked]
+    assert bench.run(run)["name"] == "catalogue queued"
 
 
 def test_a_run_that_is_planned_for_next_week_is_not_waited_for(bench: Bench) -> None:
