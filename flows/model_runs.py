@@ -70,7 +70,8 @@ async def join_or_start(
         return under_way
     name = FlowRunFilterName(any_=[f"release {model}"])
     last = await client.read_flow_runs(
-        flow_run_filter=FlowRunFilter(name=name, expected_start_time=_due()),
+        # however old: whoever forgets it asks by a key again, and gets the run of that time
+        flow_run_filter=FlowRunFilter(name=name, expected_start_time=_due(since=None)),
         sort=FlowRunSort.EXPECTED_START_TIME_DESC,
         limit=1,
     )
@@ -92,7 +93,8 @@ async def _under_way(client: PrefectClient, model: str, *, force: bool) -> FlowR
     A run that somebody else asked for has its model in its name only once it has started.
     """
     states = FlowRunFilterState(type=FlowRunFilterStateType(any_=_MAY_BE_UNDER_WAY))
-    async for run in _runs(client, FlowRunFilter(state=states, expected_start_time=_due())):
+    due = _due(since=_LONGEST)  # what crashed a month ago is not
+    async for run in _runs(client, FlowRunFilter(state=states, expected_start_time=due)):
         # a run that may end as "Up to date" does not do what `force` asks for
         does_it = bool(run.parameters.get("force")) or not force
         if _model(run) == model and does_it and _is_under_way(run):
@@ -100,10 +102,11 @@ async def _under_way(client: PrefectClient, model: str, *, force: bool) -> FlowR
     return None
 
 
-def _due() -> FlowRunFilterExpectedStartTime:
-    """Leave out what somebody has planned for next week, and what crashed a month ago."""
+def _due(since: timedelta | None) -> FlowRunFilterExpectedStartTime:
+    """Leave out what somebody has planned for next week, and what was due before ``since``."""
     now = datetime.now(UTC)
-    return FlowRunFilterExpectedStartTime(before_=now + _SOON, after_=now - _LONGEST)
+    after = now - since if since else None
+    return FlowRunFilterExpectedStartTime(before_=now + _SOON, after_=after)
 
 
 async def _runs(client: PrefectClient, wanted: FlowRunFilter) -> AsyncIterator[FlowRun]:

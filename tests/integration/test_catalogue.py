@@ -51,6 +51,8 @@ class Bench:
         deployment: str,
         late: timedelta | None = None,
         queue: str | None = None,
+        key: str | None = None,
+        name: str | None = None,
         **parameters: Any,
     ) -> str:
         found = self.api.get(f"/deployments/name/{deployment}").json()["id"]
@@ -59,6 +61,7 @@ class Bench:
             due = (datetime.now(UTC) - late).isoformat()
             state["state_details"] = {"scheduled_time": due}
         asked = {"parameters": parameters, "state": state, "work_queue_name": queue}
+        asked |= {"idempotency_key": key, "name": name} if key else {}
         return str(self._ask("POST", f"/deployments/{found}/create_flow_run", asked).json()["id"])
 
     def switch_on(self) -> None:
@@ -202,6 +205,24 @@ def test_a_run_that_is_planned_for_next_week_is_not_waited_for(bench: Bench) -> 
 
     assert len(bench.models_runs("planned")) == 3
     bench.cancel(planned)
+
+
+def test_a_model_whose_only_run_is_months_old_gets_a_new_one(bench: Bench) -> None:
+    bench.add("aged", converters={})
+    first = bench.start(
+        "release-model/default",
+        late=timedelta(days=60),
+        key="release aged True after none",  # as the first catalogue run asked for it
+        name="release aged",
+        model="aged",
+        force=True,
+    )
+    assert bench.end_of(first)["type"] == "COMPLETED"
+
+    run = bench.start("release-catalog/default", models=["aged"], force=True)
+
+    assert bench.end_of(run)["message"] == "all 1 models released"
+    assert len(bench.models_runs("aged")) == 2
 
 
 def test_a_catalogue_run_that_is_killed_goes_on_where_it_was(bench: Bench) -> None:
