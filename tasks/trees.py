@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from tasks.domain.artifact import StoredTree
-from tasks.domain.value import Value
+from tasks.domain.value import Value, parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,16 +17,7 @@ _MEASURED = {"cost", "ms_per_row"}
 
 def trees_in(value: object) -> Iterator[StoredTree]:
     """Yield every ``StoredTree`` that a value holds, however deep."""
-    if isinstance(value, StoredTree):
-        yield value
-    elif isinstance(value, Value):
-        for name in type(value).model_fields:
-            yield from trees_in(getattr(value, name))
-    elif isinstance(value, tuple):
-        for each in value:
-            yield from trees_in(each)
-    elif isinstance(value, dict):
-        yield from trees_in(tuple(value.values()))
+    return parts_of(value, StoredTree)
 
 
 def content_of(value: Value) -> str:

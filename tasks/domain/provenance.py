@@ -13,10 +13,10 @@ from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from tasks.domain.sources import Download
-from tasks.domain.value import Value
+from tasks.domain.value import Value, parts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from tasks.domain.recipe import Recipe
     from tasks.domain.release import ReleaseFile
@@ -146,18 +146,7 @@ def statement_of(  # noqa: PLR0913 - each is a fact of its own
 
 def downloads_of(recipe: Recipe) -> tuple[Download, ...]:
     """Return every download that a recipe names, wherever in it, in the order of the fields."""
-    return tuple(dict.fromkeys(_downloads(recipe)))
-
-
-def _downloads(value: object) -> Iterator[Download]:
-    if isinstance(value, Download):
-        yield value
-    elif isinstance(value, Value):
-        for name in type(value).model_fields:
-            yield from _downloads(getattr(value, name))
-    elif isinstance(value, tuple):
-        for each in value:
-            yield from _downloads(each)
+    return tuple(dict.fromkeys(parts_of(recipe, Download)))
 
 
 def _download(download: Download) -> ResourceDescriptor:
