@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prefect.automations import AutomationCore, EventTrigger, Posture
 from prefect.client.schemas.objects import StateType
@@ -36,8 +36,6 @@ Clients bear a server that is away for up to 126 s (``deployments.tuning``), and
 before that may be 30 s old: less would crash runs that are well.
 """
 
-_RUNS = {"prefect.resource.id": "prefect.flow-run.*"}
-_EACH = {"prefect.resource.id"}
 _HEARTBEAT = "prefect.flow-run.heartbeat"
 _ENDS = ("Completed", "Failed", "Crashed", "Cancelled", "Cancelling", "Paused", "Suspended")
 _TAKEN = ("Pending", "Submitting")
@@ -92,9 +90,7 @@ def _crash_silent_runs(silence_seconds: float) -> AutomationCore:
         name=CRASH_SILENT_RUNS,
         description="A run that has sent no heartbeat for a while has lost its process.",
         enabled=True,
-        trigger=EventTrigger(
-            match=ResourceSpecification.model_validate(_RUNS),
-            for_each=_EACH,
+        trigger=_of_each_run(
             after={_HEARTBEAT},
             expect={_HEARTBEAT, *_events(_ENDS)},
             posture=Posture.Proactive,
@@ -115,9 +111,7 @@ def _crash_runs_that_do_not_start(start_seconds: float) -> AutomationCore:
         name=CRASH_RUNS_THAT_DO_NOT_START,
         description="A run that a worker took and did not start has lost its worker.",
         enabled=True,
-        trigger=EventTrigger(
-            match=ResourceSpecification.model_validate(_RUNS),
-            for_each=_EACH,
+        trigger=_of_each_run(
             after=_events(_TAKEN),
             expect=_events(_MOVED_ON),
             posture=Posture.Proactive,
@@ -134,12 +128,10 @@ def _start_crashed_runs_again() -> AutomationCore:
         name=START_CRASHED_RUNS_AGAIN,
         description="A run whose process died is started again.",
         enabled=True,
-        trigger=EventTrigger(
-            match=ResourceSpecification.model_validate(_RUNS),
+        trigger=_of_each_run(
             match_related=ResourceSpecification.model_validate(
                 {"prefect.resource.role": "flow", "prefect.resource.name": names}
             ),
-            for_each=_EACH,
             expect=_events(["Crashed"]),
             posture=Posture.Reactive,
             threshold=1,
@@ -165,9 +157,7 @@ def _give_up_runs_that_keep_crashing(most_restarts: int) -> AutomationCore:
         name=GIVE_UP_RUNS_THAT_KEEP_CRASHING,
         description="A run that crashes before its first line, again and again, is ended.",
         enabled=True,
-        trigger=EventTrigger(
-            match=ResourceSpecification.model_validate(_RUNS),
-            for_each=_EACH,
+        trigger=_of_each_run(
             expect=_events([RESTARTING]),
             posture=Posture.Reactive,
             threshold=most_restarts,
@@ -184,6 +174,12 @@ def _give_up_runs_that_keep_crashing(most_restarts: int) -> AutomationCore:
             )
         ],
     )
+
+
+def _of_each_run(**when: Any) -> EventTrigger:  # noqa: ANN401 - Prefect's own fields
+    """Return a trigger that looks at each flow run by itself."""
+    runs = ResourceSpecification.model_validate({"prefect.resource.id": "prefect.flow-run.*"})
+    return EventTrigger(match=runs, for_each={"prefect.resource.id"}, **when)
 
 
 def _events(states: Iterable[str]) -> set[str]:

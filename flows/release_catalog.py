@@ -95,7 +95,13 @@ async def release_catalog(
             return await release_one(model, run, force=force, begun=begun, every=every)
 
     turns = await asyncio.gather(*(in_turn(each.name) for each in recipes), return_exceptions=True)
-    outcomes = tuple(_outcome(each.name, turn) for each, turn in zip(recipes, turns, strict=True))
+    return await _conclude(
+        tuple(_outcome(each.name, turn) for each, turn in zip(recipes, turns, strict=True))
+    )
+
+
+async def _conclude(outcomes: tuple[Outcome, ...]) -> State[tuple[Outcome, ...]]:
+    """Show how each model's run ended, and return how the whole did."""
     await acreate_table_artifact(
         [outcome.model_dump() for outcome in outcomes],
         key="catalogue",
