@@ -81,7 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.catalogue", description=__doc__)
     parser.add_argument("--models", type=int, default=40)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
-    parser.add_argument("--whole", action="store_true", help="on PostgreSQL and Redis")
+    parser.add_argument("--whole", action="store_true", help="with Redis, services apart")
     options = parser.parse_args()
     with benchmark() as folder:
         names = write_catalogue(folder / "models", options.models)

@@ -132,7 +132,7 @@ def main() -> None:
     """Measure, and print the ratios."""
     parser = argparse.ArgumentParser(prog="benchmarks.dispatch", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--whole", action="store_true", help="on PostgreSQL and Redis")
+    parser.add_argument("--whole", action="store_true", help="with Redis, services apart")
     options = parser.parse_args()
     with benchmark() as folder:
         (model,) = write_catalogue(folder / "models", 1, timeout=1)

@@ -111,7 +111,10 @@ class DefaultStack(LocalStack):
 
 def server_words(stack: LocalStack) -> str:
     """Say what the stack's Prefect server stands on."""
-    return stack.backing.words if stack.backing.postgres else "SQLite, one process"
+    if stack.backing.is_split:
+        return stack.backing.words
+    postgres = stack.backing.postgres
+    return f"{postgres.program.words if postgres else 'SQLite'}, one process"
 
 
 class Api:

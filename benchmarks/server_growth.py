@@ -3,9 +3,9 @@
     python -m benchmarks.server_growth [--runs 40] [--releases 8]
 
 Real runs of ``release-model``: so many that find their model up to date, then so many that release
-it anew. The figures are the growth of each kind, times what makes it a thousand: once on SQLite,
-and where PostgreSQL is found, on that and Redis. Memory and CPU are those of Prefect's own
-processes, without PostgreSQL's and Redis'.
+it anew. The figures are the growth of each kind, times what makes it a thousand: once of a server
+in one process on PostgreSQL, once of one with its services apart on PostgreSQL and Redis. Memory
+and CPU are those of Prefect's own processes, without PostgreSQL's and Redis'.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import sqlite3
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from benchmarks.machines import SELDOM, Api, server_words, write_catalogue
 from benchmarks.measuring import MIB, benchmark, cpu_of, head, memory_of, row
-from deployments.backing import Backing
 from deployments.local import POOL, LocalStack
+from deployments.processes import StackError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,41 +45,27 @@ class Size(NamedTuple):
 def measured(stack: LocalStack, api: Api) -> Size:
     """Look at the server once it has written what it was told."""
     time.sleep(_SETTLE_SECONDS)
-    found = asyncio.run(_postgres(stack)) if stack.backing.postgres else _sqlite(stack)
-    size, of_events, events, logs = found
+    size, of_events, events, logs = asyncio.run(_postgres(stack))
     runs = api.ask("/task_runs/count")
     return Size(size / MIB, of_events / MIB, memory_of(_SERVER), runs, events, logs)
 
 
-_SQLITE = (
-    "SELECT sum(pgsize) FROM dbstat",
-    "SELECT sum(pgsize) FROM dbstat WHERE name LIKE '%event%'",
+_QUESTIONS = (
+    "SELECT pg_database_size(current_database())",
+    "SELECT pg_total_relation_size('events') + pg_total_relation_size('event_resources')",
     "SELECT count(*) FROM events",
     "SELECT count(*) FROM log",
 )
-_POSTGRES = (
-    "SELECT pg_database_size(current_database())",
-    "SELECT pg_total_relation_size('events') + pg_total_relation_size('event_resources')",
-    *_SQLITE[2:],
-)
-
-
-def _sqlite(stack: LocalStack) -> list[int]:
-    path = stack.folder / "prefect" / "prefect.db"
-    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-    try:
-        return [connection.execute(question).fetchone()[0] for question in _SQLITE]
-    finally:
-        connection.close()
 
 
 async def _postgres(stack: LocalStack) -> list[int]:
     import asyncpg
 
-    assert stack.backing.postgres  # noqa: S101 - the caller has looked
+    if stack.backing.postgres is None:
+        raise StackError(f"The sizes are PostgreSQL's, but this is {stack.backing.words}.")
     connection: Any = await asyncpg.connect(stack.backing.postgres.url.replace("+asyncpg", ""))
     try:
-        return [int(await connection.fetchval(question)) for question in _POSTGRES]
+        return [int(await connection.fetchval(question)) for question in _QUESTIONS]
     finally:
         await connection.close()
 
@@ -202,9 +187,8 @@ def main() -> None:
     with benchmark() as folder:
         (model,) = write_catalogue(folder / "models", 1)
         os.environ["CONVEYOR_CATALOGUE"] = str(folder / "models")
-        found = Backing.found(folder, 0).postgres is not None
-        for whole in (False, True) if found else (False,):
-            place = folder / ("whole" if whole else "sqlite")
+        for whole in (False, True):
+            place = folder / ("apart" if whole else "one")
             rows, look = measure(place, model, options.runs, options.releases, whole=whole)
             growth += rows
             looks.append(look)

@@ -87,7 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.unchanged_catalogue", description=__doc__)
     parser.add_argument("--models", type=int, default=1_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--whole", action="store_true", help="on PostgreSQL and Redis")
+    parser.add_argument("--whole", action="store_true", help="with Redis, services apart")
     options = parser.parse_args()
     with benchmark() as folder:
         catalogue = folder / "models"

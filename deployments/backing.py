@@ -18,7 +18,11 @@ INSTALL = "apt-get install postgresql redis-server, or: pip install -e '.[local]
 
 
 class Backing:
-    """The databases of one server; without any, it is Prefect's own SQLite."""
+    """The databases of one server; without any, it is Prefect's own SQLite.
+
+    On SQLite a server may stand still for a minute (``docs/machines/faults.md`` says why), so that
+    is only for where PostgreSQL is not to be had.
+    """
 
     def __init__(self, postgres: Postgres | None = None, redis: Redis | None = None) -> None:
         """Take what there is; entering starts it.
@@ -33,14 +37,15 @@ class Backing:
         self._open = ExitStack()
 
     @classmethod
-    def found(cls, folder: Path, lock: int) -> Self:
+    def found(cls, folder: Path, lock: int, *, split: bool) -> Self:
         """Return what this machine has, with its files in ``folder``.
 
         Args:
             folder: Of the stack.
             lock: A descriptor that the servers hold open while they live.
+            split: Whether the server is to be split into two processes, for which it needs Redis.
         """
-        sql, messages = find_postgres(), find_redis()
+        sql, messages = find_postgres(), find_redis() if split else None
         return cls(
             Postgres(folder / "postgres", sql, keep=(lock,)) if sql else None,
             Redis(folder / "redis", messages, keep=(lock,)) if messages else None,

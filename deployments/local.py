@@ -56,9 +56,8 @@ class LocalStack:
                 its runs.
             at_once: How many runs the worker holds at the same time.
             port: Of the Prefect server, if it is free; absent or taken: any that is free.
-            whole: Whether the server stands on PostgreSQL and Redis, as far as they are found,
-                with its background services apart, and asks for a password; else it is one
-                process on SQLite, which starts sooner.
+            whole: Whether the server has its background services apart, where Redis is found, and
+                asks for a password; else it is one process, which starts sooner.
             say: Is told, in a few words, what is being waited for.
         """
         self.folder = folder.resolve()
@@ -165,9 +164,10 @@ class LocalStack:
         port = free_port(self._port)
         self.ui_url = f"http://127.0.0.1:{port}"
         if self._whole:
-            self._say("starting the databases")
             self._auth = f"conveyor:{kept_secret(self.folder / 'password')}"
-            self.backing = self._exits.enter_context(Backing.found(self.folder, self._lock))
+        self._say("starting the databases")
+        found = Backing.found(self.folder, self._lock, split=self._whole)
+        self.backing = self._exits.enter_context(found)
         self._say("starting the Prefect server and the S3 server")
         server = self._start_server(port)
         bootstrap = self._serve("bootstrap", "deployments.bootstrap", "--local")

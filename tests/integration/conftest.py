@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import pytest
 
-from deployments.local import LocalStack
 from tasks.arrays import save_arrays
 from tasks.bisecting import Asked
 from tasks.domain.release import ProbeInfo
 from tasks.runners.onnxruntime_runner import open_session, run_session
-from tests.support.outage_bench import Bench
+from tests.support.outage_bench import OutageBench
 from tests.support.small_net import RECIPE, network
 
 if TYPE_CHECKING:
@@ -50,16 +48,7 @@ def save(net: onnx.ModelProto, folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OutageBench]:
     """Start a stack of the module's own, on PostgreSQL and Redis where this machine has them."""
-    folder = tmp_path_factory.mktemp("outages")
-    for name in ("models", "scratch"):
-        (folder / name).mkdir()
-    with pytest.MonkeyPatch.context() as patch:
-        packages = ["tasks.converters", "tests.support.faulty_converters"]
-        patch.setenv("CONVEYOR_CONVERTER_PACKAGES", json.dumps(packages))
-        patch.setenv("CONVEYOR_CATALOGUE", str(folder / "models"))
-        patch.setenv("CONVEYOR_SCRATCH", str(folder / "scratch"))
-        patch.setenv("TEST_GATE", str(folder / "gate"))
-        with LocalStack(folder / "stack", whole=True) as stack:
-            yield Bench(stack, folder / "models", folder / "gate")
+    with OutageBench.running(tmp_path_factory.mktemp("outages")) as bench:
+        yield bench

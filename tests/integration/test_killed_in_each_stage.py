@@ -10,10 +10,10 @@ import pytest
 
 from deployments.automations import RESTARTING
 from tasks.storage.places import WORK
-from tests.support.outage_bench import SILENCE
+from tests.support.outage_bench import RELEASE, SILENCE
 
 if TYPE_CHECKING:
-    from tests.support.outage_bench import Bench
+    from tests.support.outage_bench import OutageBench
 
 STAGES = ("acquire", "reference", "export", "verify", "parity", "publish")
 
@@ -21,7 +21,7 @@ STAGES = ("acquire", "reference", "export", "verify", "parity", "publish")
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
 def test_a_worker_that_ends_in_each_stage_leaves_runs_that_another_one_completes(
-    how: signal.Signals, bench: Bench
+    how: signal.Signals, bench: OutageBench
 ) -> None:
     marks = bench.folder / how.name
     marks.mkdir()
@@ -31,7 +31,7 @@ def test_a_worker_that_ends_in_each_stage_leaves_runs_that_another_one_completes
     with bench.bounds(silence=SILENCE):
         with bench.worker(how.name, 0.5, *options, TEST_HOLD=str(marks), **kept) as worker:
             runs = {
-                stage: bench.ask_for("release-model/default", how.name, model=model)
+                stage: bench.start(RELEASE, queue=how.name, model=model)
                 for stage, model in models.items()
             }
             for stage, run in runs.items():

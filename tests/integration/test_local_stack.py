@@ -93,6 +93,19 @@ def test_a_model_that_was_released_before_is_up_to_date_and_the_demo_shows_the_r
         assert words in table
 
 
+def test_without_postgresql_a_model_is_released_on_sqlite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deployments.backing.find_postgres", lambda: None)
+    with LocalStack(tmp_path / "stack") as stack:
+        (run,) = list(run_all(stack, ["iris-random-forest"], at_once=1))[-1]
+        words = stack.backing.words
+
+    assert words.startswith("SQLite; no PostgreSQL was found (apt-get install postgresql")
+    assert run.released, run.message
+    assert (tmp_path / "stack" / "prefect" / "prefect.db").exists()
+
+
 def test_an_unknown_model_fails_and_says_which_there_are(local_stack: LocalStack) -> None:
     done = from_another_shell(local_stack, RUN.format(model="iris-random-florist"))
 

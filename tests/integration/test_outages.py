@@ -25,7 +25,7 @@ from tests.support.outage_bench import (
     S3,
     SERVER,
     WORKER,
-    Bench,
+    OutageBench,
 )
 
 A_MINUTE = 60.0
@@ -43,7 +43,7 @@ both_signals = pytest.mark.parametrize(
     ],
 )
 def test_a_prefect_server_that_ends_and_comes_back_finds_the_run_finished(
-    how: signal.Signals, seconds: float, bench: Bench
+    how: signal.Signals, seconds: float, bench: OutageBench
 ) -> None:
     model, run = bench.begin()
 
@@ -57,7 +57,7 @@ def test_a_prefect_server_that_ends_and_comes_back_finds_the_run_finished(
 
 @both_signals
 def test_a_postgresql_that_ends_and_comes_back_has_lost_nothing(
-    how: signal.Signals, bench: Bench
+    how: signal.Signals, bench: OutageBench
 ) -> None:
     postgres = bench.stack.backing.postgres
     if postgres is None:
@@ -74,7 +74,7 @@ def test_a_postgresql_that_ends_and_comes_back_has_lost_nothing(
 
 @both_signals
 def test_an_s3_server_that_ends_and_comes_back_gets_the_whole_release(
-    how: signal.Signals, bench: Bench
+    how: signal.Signals, bench: OutageBench
 ) -> None:
     model, run = bench.begin()
 
@@ -88,7 +88,7 @@ def test_an_s3_server_that_ends_and_comes_back_gets_the_whole_release(
 
 @both_signals
 def test_a_run_whose_frameworks_process_is_ended_ends_with_the_reason(
-    how: signal.Signals, bench: Bench
+    how: signal.Signals, bench: OutageBench
 ) -> None:
     model, run = bench.begin()
 
@@ -102,7 +102,7 @@ def test_a_run_whose_frameworks_process_is_ended_ends_with_the_reason(
 
 @both_signals
 def test_a_run_that_is_ended_is_crashed_at_once_and_started_again(
-    how: signal.Signals, bench: Bench
+    how: signal.Signals, bench: OutageBench
 ) -> None:
     model, run = bench.begin()
 
@@ -123,7 +123,7 @@ END_OF_A_RUN = {
 }
 
 
-def test_the_stack_declares_its_automations(bench: Bench) -> None:
+def test_the_stack_declares_its_automations(bench: OutageBench) -> None:
     found = {each["name"]: each for each in bench.api.post("/automations/filter", json={}).json()}
 
     assert found.keys() == {
@@ -137,7 +137,9 @@ def test_the_stack_declares_its_automations(bench: Bench) -> None:
     assert found[CRASH_RUNS_THAT_DO_NOT_START]["trigger"]["within"] == START_SECONDS["process"]
 
 
-def test_a_run_that_is_killed_with_its_worker_is_crashed_after_some_silence(bench: Bench) -> None:
+def test_a_run_that_is_killed_with_its_worker_is_crashed_after_some_silence(
+    bench: OutageBench,
+) -> None:
     """The bound is 180 s; here it is 10 s, so that nobody waits so long for the test."""
     with bench.bounds(silence=10):
         model, run = bench.begin()
@@ -153,7 +155,9 @@ def test_a_run_that_is_killed_with_its_worker_is_crashed_after_some_silence(benc
     assert bench.end_of(run)["type"] == "COMPLETED"
 
 
-def test_a_run_that_a_worker_took_and_never_started_is_started_by_another(bench: Bench) -> None:
+def test_a_run_that_a_worker_took_and_never_started_is_started_by_another(
+    bench: OutageBench,
+) -> None:
     with bench.bounds(start=10):
         _, run = bench.ask(state="PENDING")
         bench.until(run, RESTARTING)
@@ -163,7 +167,9 @@ def test_a_run_that_a_worker_took_and_never_started_is_started_by_another(bench:
     assert "had not started it 10 s later" in crashed["message"]
 
 
-def test_a_run_that_never_gets_to_its_first_line_is_not_started_for_ever(bench: Bench) -> None:
+def test_a_run_that_never_gets_to_its_first_line_is_not_started_for_ever(
+    bench: OutageBench,
+) -> None:
     with bench.bounds(restarts=2):
         run = bench.ask_for_what_cannot_be_loaded()
         end = bench.end_of(run)
@@ -173,7 +179,9 @@ def test_a_run_that_never_gets_to_its_first_line_is_not_started_for_ever(bench: 
     assert 1 <= bench.names(run).count(RESTARTING) <= 2  # an event may be counted twice
 
 
-def test_a_worker_that_is_told_to_stop_ends_its_run_first_and_takes_no_other(bench: Bench) -> None:
+def test_a_worker_that_is_told_to_stop_ends_its_run_first_and_takes_no_other(
+    bench: OutageBench,
+) -> None:
     with bench.worker("drained", grace=120) as worker:
         model, run = bench.begin("drained")
 
@@ -189,7 +197,7 @@ def test_a_worker_that_is_told_to_stop_ends_its_run_first_and_takes_no_other(ben
 
 
 def test_a_worker_whose_grace_is_over_ends_its_run_which_starts_again_elsewhere(
-    bench: Bench,
+    bench: OutageBench,
 ) -> None:
     with bench.worker("impatient", grace=0.5) as worker:
         _, run = bench.begin("impatient")
@@ -204,7 +212,7 @@ def test_a_worker_whose_grace_is_over_ends_its_run_which_starts_again_elsewhere(
         assert bench.end_of(run)["type"] == "COMPLETED"
 
 
-def test_the_run_of_a_worker_that_dies_suddenly_is_done_by_another(bench: Bench) -> None:
+def test_the_run_of_a_worker_that_dies_suddenly_is_done_by_another(bench: OutageBench) -> None:
     with bench.worker("doomed", grace=0) as worker:
         model, run = bench.begin("doomed")
         worker.kill()
@@ -221,7 +229,7 @@ def test_the_run_of_a_worker_that_dies_suddenly_is_done_by_another(bench: Bench)
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
 def test_a_redis_that_ends_and_comes_back_holds_nothing_up(
-    how: signal.Signals, bench: Bench
+    how: signal.Signals, bench: OutageBench
 ) -> None:
     """The last test: what Redis' clients held at that moment comes again up to 5 minutes later."""
     redis = bench.stack.backing.redis
@@ -237,7 +245,7 @@ def test_a_redis_that_ends_and_comes_back_holds_nothing_up(
     assert bench.released_whole(model).flow_run == run
 
 
-def test_after_redis_has_come_back_a_killed_run_is_started_again(bench: Bench) -> None:
+def test_after_redis_has_come_back_a_killed_run_is_started_again(bench: OutageBench) -> None:
     """It goes by messages, from the server by its automations to the server."""
     _, run = bench.begin()
 

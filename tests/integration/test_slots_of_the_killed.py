@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from deployments.bootstrap import SWITCH
+from tests.support.bench import WAITS
 from tests.support.gpu_functions import Stayed
 from tests.support.outage_bench import SILENCE
 
 if TYPE_CHECKING:
-    from tests.support.outage_bench import Bench
+    from tests.support.outage_bench import OutageBench
 
 NIGHTLY = "nightly/default"
 
 
-def places_taken(bench: Bench, deployment: str) -> int:
+def places_taken(bench: OutageBench, deployment: str) -> int:
     """Return how many runs hold a place under the deployment's own limit."""
     found = bench.api.get(f"/deployments/name/{deployment}").json()["id"]
     limit = bench.api.get(f"/v2/concurrency_limits/deployment:{found}").raise_for_status()
@@ -28,19 +29,19 @@ def places_taken(bench: Bench, deployment: str) -> int:
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_with_its_worker_frees_its_places_under_both_limits(
-    bench: Bench,
+    bench: OutageBench,
 ) -> None:
-    bench.api.patch(f"/variables/name/{SWITCH}", json={"value": "on"}).raise_for_status()
+    bench.set_variable(SWITCH, "on")
     bench.api.post("/work_pools/cpu/queues", json={"name": "night", "concurrency_limit": 1})
     with bench.bounds(silence=SILENCE):
         with bench.worker("night", 0) as worker:
             bench.hold_back()
-            model = bench.new_model("slots", converters={"onnx": ["waits"]})
+            model = bench.new_model("slots", converters=WAITS)
             choice: dict[str, Any] = {"select": f"name:{model}", "force": True}
-            held = bench.ask_for(NIGHTLY, "night", **choice)
+            held = bench.start(NIGHTLY, queue="night", **choice)
             bench.wait(lambda: bench.runs_called(f"release {model}") != [])
             # of the deployment's only place, and of the queue's
-            refused = bench.ask_for(NIGHTLY, "catalogue", **choice)
+            refused = bench.start(NIGHTLY, queue="catalogue", **choice)
             other, waiting = bench.ask("night")
             bench.until(refused, "Cancelled")
             assert places_taken(bench, NIGHTLY) == 1
@@ -62,7 +63,7 @@ def test_a_run_that_is_killed_with_its_worker_frees_its_places_under_both_limits
 
 @pytest.mark.slow
 def test_a_stage_whose_gpu_worker_is_killed_with_it_is_done_by_another_on_the_same_gpu(
-    bench: Bench,
+    bench: OutageBench,
 ) -> None:
     own = {
         "CONVEYOR_GPU_DEVICES": json.dumps(["fake-0"]),

@@ -1,39 +1,31 @@
-"""A running stack with a recipe whose conversion waits, so that something can be killed."""
+"""A bench on which any process of the stack can be killed."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import hashlib
-import os
 import signal
 import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import httpx
 import psutil
-import yaml
 from prefect.client.orchestration import PrefectClient
 
 from deployments.automations import MOST_RESTARTS, SILENCE_SECONDS, create_automations
 from deployments.processes import wait_until_healthy
 from deployments.tuning import START_SECONDS
-from tasks.settings import StoreSettings
-from tasks.storage.publishing import latest
-from tasks.storage.s3 import open_store
-from tests.flows.conftest import LINEAR
+from tests.support.bench import WAITS, Bench
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
-    from deployments.local import LocalStack
     from tasks.domain.release import Manifest
-    from tasks.storage.s3 import S3Store
 
+RELEASE = "release-model/default"
 FLOW_RUN = "-m prefect.engine"
 WORKER = "-m deployments.worker --pool cpu --work-queue default"
 SERVER = "-m prefect server start"
@@ -52,53 +44,24 @@ They look each 5 s; what PostgreSQL tells them at once is lost after it was kill
 """
 
 
-class Bench:
-    """A stack with one recipe, whose conversion waits until it is let go."""
-
-    def __init__(self, stack: LocalStack, models: Path, gate: Path) -> None:
-        self.stack, self._models, self._gate = stack, models, gate
-        self.folder = models.parent
-        self.api = httpx.Client(
-            base_url=f"{stack.ui_url}/api", auth=stack.credentials, trust_env=False, timeout=10
-        )
+class OutageBench(Bench):
+    """A bench on which servers and workers are killed, replaced and added."""
 
     def begin(self, queue: str = "default") -> tuple[str, str]:
         """Start a run; return model and run once its conversion waits."""
         model, run = self.ask(queue)
-        self.until_it_converts(run)
+        self.until_in_stage(run, "export")
         return model, run
 
     def ask(self, queue: str = "default", state: str = "SCHEDULED") -> tuple[str, str]:
         """Ask for a run whose conversion will wait; return model and run."""
         self.hold_back()
-        model = self.new_model("linear", converters={"onnx": ["waits"]})
-        return model, self.ask_for("release-model/default", queue, state, model=model)
-
-    def new_model(self, name: str, **changes: Any) -> str:
-        """Add a recipe to the catalogue; return its name, which nobody else has."""
-        model = f"{name}-{os.urandom(4).hex()}"
-        recipe = LINEAR | {"name": model} | changes
-        (self._models / f"{model}.yaml").write_text(yaml.safe_dump(recipe))
-        return model
-
-    def ask_for(
-        self, deployment: str, queue: str, state: str = "SCHEDULED", **parameters: Any
-    ) -> str:
-        """Ask for a run of any deployment; return it."""
-        found = self.api.get(f"/deployments/name/{deployment}").json()["id"]
-        asked = {"parameters": parameters, "state": {"type": state}, "work_queue_name": queue}
-        made = self.api.post(f"/deployments/{found}/create_flow_run", json=asked)
-        return str(made.raise_for_status().json()["id"])
-
-    def runs_called(self, name: str) -> list[dict[str, Any]]:
-        """Return the runs of this name."""
-        query = {"flow_runs": {"name": {"any_": [name]}}}
-        found: list[dict[str, Any]] = self.api.post("/flow_runs/filter", json=query).json()
-        return found
+        model = self.new_model("linear", converters=WAITS)
+        return model, self.start(RELEASE, queue=queue, state=state, model=model)
 
     def ask_for_what_cannot_be_loaded(self) -> str:
         """Ask for a run of a deployment whose code is not there."""
-        sound = self.api.get("/deployments/name/release-model/default").json()
+        sound = self.api.get(f"/deployments/name/{RELEASE}").json()
         kept = ("flow_id", "path", "pull_steps", "work_pool_name", "work_queue_name")
         broken = {name: sound[name] for name in kept}
         broken |= {"name": "broken", "entrypoint": "flows.absent.absent"}
@@ -106,61 +69,6 @@ class Bench:
         asked = {"state": {"type": "SCHEDULED"}}
         made = self.api.post(f"/deployments/{deployment}/create_flow_run", json=asked)
         return str(made.raise_for_status().json()["id"])
-
-    def until_it_converts(self, run: str) -> None:
-        self.until_in_stage(run, "export")
-
-    def until_in_stage(self, run: str, stage: str) -> None:
-        query = {"flow_runs": {"id": {"any_": [run]}}, "task_runs": {"name": {"like_": stage}}}
-        self.wait(
-            lambda: any(
-                each["state_type"] == "RUNNING"
-                for each in self.api.post("/task_runs/filter", json=query).json()
-            )
-        )
-
-    def hold_back(self) -> None:
-        self._gate.unlink(missing_ok=True)
-
-    def let_go(self) -> None:
-        self._gate.touch()
-
-    def until(self, run: str, name: str, seconds: float = 120) -> None:
-        """Return once ``run`` has been in a state of this name."""
-        self.wait(lambda: name in self.names(run), seconds, lambda: self.names(run))
-
-    def names(self, run: str) -> list[str]:
-        """Return the names of all states of ``run``, in order."""
-        return [state["name"] for state in self.history(run)]
-
-    def history(self, run: str) -> list[dict[str, Any]]:
-        """Return all states of ``run``, in order."""
-        states = self.api.get("/flow_run_states/", params={"flow_run_id": run}).json()
-        return sorted(states, key=lambda each: str(each["timestamp"]))
-
-    def end_of(self, run: str, seconds: float = 120) -> dict[str, Any]:
-        """Return the state in which ``run`` ends; one that is crashed is started again."""
-        self.wait(
-            lambda: self._state(run)["type"] in {"COMPLETED", "FAILED"},
-            seconds,
-            lambda: self.names(run),
-        )
-        return self._state(run)
-
-    def _state(self, run: str) -> dict[str, Any]:
-        state: dict[str, Any] = self.api.get(f"/flow_runs/{run}").json()["state"]
-        return state
-
-    def wait(
-        self,
-        condition: Callable[[], bool],
-        seconds: float = 120,
-        instead: Callable[[], object] = lambda: "nothing",
-    ) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, f"it did not come about, but {instead()}"
-            time.sleep(0.1)
 
     def kill(self, words: str, how: signal.Signals = signal.SIGKILL) -> None:
         """End the processes of the stack whose command has these words; by default as a power
@@ -267,21 +175,13 @@ class Bench:
     def released_whole(self, model: str) -> Manifest:
         """Return the manifest of the one version of ``model``, each of whose files is there."""
         store = self.store
-        manifest = latest(store, model)
+        manifest = self.latest(model)
         assert manifest is not None
         assert manifest.version == 1
         for each in manifest.files:
             content = store.read(f"{model}/1/{each.path}").content
             assert hashlib.sha256(content).hexdigest() == each.sha256, each.path
         return manifest
-
-    def latest(self, model: str) -> Manifest | None:
-        return latest(self.store, model)
-
-    @property
-    def store(self) -> S3Store:
-        """The stack's bucket."""
-        return open_store(StoreSettings.model_validate(self.stack.store_settings()))
 
     @contextmanager
     def bounds(
