@@ -26,7 +26,7 @@ help: ## this page
 demo: setup ## the whole conveyor on this machine, with four real models
 	@KEEP='$(KEEP)' $(BIN)/python -m deployments.demo $(MODELS)
 
-up: setup ## the same without a model: servers and worker, until Ctrl-C
+up: setup ## server, databases, store, workers: until Ctrl-C
 	@$(BIN)/python -m deployments.demo --up
 
 setup: ## .venv from the lock; done once

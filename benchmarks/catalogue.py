@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import psutil
 
-from benchmarks.machines import SELDOM, Api, server_words, worker, write_catalogue
+from benchmarks.machines import SELDOM, Api, worker, write_catalogue
 from benchmarks.measuring import Usage, benchmark, head, ratios, row
 from deployments.local import POOL, LocalStack
 
@@ -88,7 +88,7 @@ def main() -> None:
         os.environ["CONVEYOR_CATALOGUE"] = str(folder / "models")
         whole = options.whole
         with LocalStack(folder / "stack", at_once=1, whole=whole) as stack, Api(stack) as api:
-            print(f"{server_words(stack)}; {options.models} models\n", flush=True)
+            print(f"{stack.backing.words}; {options.models} models\n", flush=True)
             release(api, names[:1], 1)  # warms the disk
             print_passes(stack, api, names, sorted(options.workers))
 

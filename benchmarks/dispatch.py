@@ -25,7 +25,6 @@ from benchmarks.machines import (
     Api,
     DefaultStack,
     seconds_between,
-    server_words,
     worker,
     write_catalogue,
 )
@@ -138,7 +137,7 @@ def main() -> None:
         (model,) = write_catalogue(folder / "models", 1, timeout=1)
         os.environ["CONVEYOR_CATALOGUE"] = str(folder / "models")
         with LocalStack(folder / "ours", whole=options.whole) as ours:
-            print(f"{server_words(ours)}; medians of {options.rounds}\n", flush=True)
+            print(f"{ours.backing.words}; medians of {options.rounds}\n", flush=True)
             with ExitStack() as started:
                 prefects = DefaultStack(folder / "prefects", whole=options.whole)
                 settings = with_workers(started, ours, started.enter_context(prefects))

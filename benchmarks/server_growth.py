@@ -4,7 +4,7 @@
 
 Real runs of ``release-model``: so many that find their model up to date, then so many that release
 it anew. The figures are the growth of each kind, times what makes it a thousand: once of a server
-in one process on PostgreSQL, once of one with its services apart on PostgreSQL and Redis. Memory
+in one process on PostgreSQL, and where there is Redis, once of one with its services apart. Memory
 and CPU are those of Prefect's own processes, without PostgreSQL's and Redis'.
 """
 
@@ -14,18 +14,22 @@ import argparse
 import asyncio
 import os
 import time
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from benchmarks.machines import SELDOM, Api, server_words, write_catalogue
+from benchmarks.machines import SELDOM, Api, write_catalogue
 from benchmarks.measuring import MIB, benchmark, cpu_of, head, memory_of, row
+from deployments.databases import find_postgres, find_redis
 from deployments.local import POOL, LocalStack
 from deployments.processes import StackError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 _PLACES = 4
 _REQUESTS = 300
+_LISTED, _LISTS = 200, 20
 _SERVER = "prefect server"
 _API, _SERVICES = f"{_SERVER} start", f"{_SERVER} services"
 _SETTLE_SECONDS = 10.0  # events and task runs are written after the fact
@@ -61,8 +65,7 @@ _QUESTIONS = (
 async def _postgres(stack: LocalStack) -> list[int]:
     import asyncpg
 
-    if stack.backing.postgres is None:
-        raise StackError(f"The sizes are PostgreSQL's, but this is {stack.backing.words}.")
+    assert stack.backing.postgres  # noqa: S101 - main has looked
     connection: Any = await asyncpg.connect(stack.backing.postgres.url.replace("+asyncpg", ""))
     try:
         return [int(await connection.fetchval(question)) for question in _QUESTIONS]
@@ -84,30 +87,32 @@ class Cost(NamedTuple):
     """Of one look at a run, as whoever waits for it does."""
     looking_ms: float
     """Of one look of a worker for runs."""
+    listing_ms: float
+    """Of one list of 200 runs that are under way."""
 
 
-def costs(api: Api, run: str) -> Cost:
-    """Measure what the looks cost that never end; ``run`` is any run."""
-    marks, times = [cpu_of(_SERVER)], [time.monotonic()]
-
-    def mark() -> None:
-        marks.append(cpu_of(_SERVER))
-        times.append(time.monotonic())
-
+def costs(api: Api, model: str, run: str) -> Cost:
+    """Measure what the looks cost that never end; ``run`` is any run, ``model`` any model."""
+    before, since = cpu_of(_SERVER), time.monotonic()
     time.sleep(_SETTLE_SECONDS)
-    mark()
-    for _ in range(_REQUESTS):
-        api.look_at(run)
-    mark()
-    for _ in range(_REQUESTS):
-        api.ask(f"/work_pools/{POOL}/get_scheduled_flow_runs", work_queue_names=["default"])
-    mark()
-    idle = (marks[1] - marks[0]) / (times[1] - times[0])
-    # the idle server's own share goes on meanwhile
-    waiting, looking = (
-        max(0.0, marks[n] - marks[n - 1] - idle * (times[n] - times[n - 1])) for n in (2, 3)
-    )
-    return Cost(idle, waiting / _REQUESTS * 1_000, looking / _REQUESTS * 1_000)
+    idle = (cpu_of(_SERVER) - before) / (time.monotonic() - since)
+
+    def ms_of(times: int, request: Callable[[], object]) -> float:
+        with Spent(idle) as spent:
+            for _ in range(times):
+                request()
+        return max(0.0, (spent.api + spent.services) / times * 1_000)
+
+    waiting = ms_of(_REQUESTS, lambda: api.look_at(run))
+    look = f"/work_pools/{POOL}/get_scheduled_flow_runs"
+    looking = ms_of(_REQUESTS, lambda: api.ask(look, work_queue_names=["default"]))
+    next_year = datetime.now(UTC) + timedelta(days=365)
+    for _ in range(_LISTED):
+        api.start("release-model/default", {"model": model}, due=next_year)
+    time.sleep(_SETTLE_SECONDS)
+    scheduled = {"state": {"type": {"any_": ["SCHEDULED"]}}}
+    listing = ms_of(_LISTS, lambda: api.ask("/flow_runs/filter", flow_runs=scheduled))
+    return Cost(idle, waiting, looking, listing)
 
 
 def run_all(api: Api, model: str, runs: int, *, force: bool) -> str:
@@ -157,12 +162,13 @@ def measure(
     """Measure one server; return the rows of both tables."""
     growth = []
     with LocalStack(folder, at_once=_PLACES, whole=whole) as stack, Api(stack) as api:
-        words = server_words(stack)
+        words = stack.backing.words
         run_all(api, model, 1, force=True)
         last = run_all(api, model, _PLACES, force=False)  # caches fill, files get their first pages
         size = measured(stack, api)
-        cost = costs(api, last)
-        cells = (f"{cost.idle:.0%}", cost.looking_ms, cost.waiting_ms, f"{size.memory_mb:.0f} MiB")
+        cost = costs(api, model, last)
+        each_ms = (cost.looking_ms, cost.waiting_ms, cost.listing_ms)
+        cells = (f"{cost.idle:.0%}", *each_ms, f"{size.memory_mb:.0f} MiB")
         for kind, number, force in (("up to date", runs, False), ("released", releases, True)):
             begun = measured(stack, api)
             with Spent(cost.idle) as spent:
@@ -187,7 +193,9 @@ def main() -> None:
     with benchmark() as folder:
         (model,) = write_catalogue(folder / "models", 1)
         os.environ["CONVEYOR_CATALOGUE"] = str(folder / "models")
-        for whole in (False, True):
+        if find_postgres() is None:
+            raise StackError("The sizes are PostgreSQL's, and there is none on this machine.")
+        for whole in (False, True) if find_redis() else (False,):
             place = folder / ("apart" if whole else "one")
             rows, look = measure(place, model, options.runs, options.releases, whole=whole)
             growth += rows
@@ -197,8 +205,8 @@ def main() -> None:
         print(
             head("server", "a thousand runs that are", *sizes, *cpu), *growth, sep="\n", end="\n\n"
         )
-        costs_ = ("CPU, idle", "ms a worker's look", "ms a look at a run", "memory", "and later")
-        print(head("server", *costs_), *looks, sep="\n")
+        looks_ = ("ms a worker's look", "ms a look at a run", f"ms a list of {_LISTED} runs")
+        print(head("server", "CPU, idle", *looks_, "memory", "and later"), *looks, sep="\n")
 
 
 if __name__ == "__main__":

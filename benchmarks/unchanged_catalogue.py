@@ -16,7 +16,7 @@ import statistics
 import time
 from typing import TYPE_CHECKING
 
-from benchmarks.machines import Api, server_words
+from benchmarks.machines import Api
 from benchmarks.measuring import Usage, benchmark, head, ratios, row
 from benchmarks.unchanged import prepare
 from deployments.local import LocalStack
@@ -97,7 +97,7 @@ def main() -> None:
                 if name.startswith("CONVEYOR_STORE_"):
                     os.environ[name] = value
             settings.store_settings.cache_clear()
-            print(f"{server_words(stack)}; {options.models} models", flush=True)
+            print(f"{stack.backing.words}; {options.models} models", flush=True)
             prepare(open_store(settings.store_settings()), folder, options.models)
             print_rounds(api, catalogue, options.models, options.rounds)
 

@@ -1,4 +1,7 @@
-"""What a local Prefect server stands on: PostgreSQL and Redis where they are found, or neither."""
+"""What a local Prefect server stands on: PostgreSQL, with Redis where it is two processes.
+
+Where there is no PostgreSQL, it is SQLite.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +27,18 @@ class Backing:
     is only for where PostgreSQL is not to be had.
     """
 
-    def __init__(self, postgres: Postgres | None = None, redis: Redis | None = None) -> None:
+    def __init__(
+        self, postgres: Postgres | None = None, redis: Redis | None = None, *, split: bool = False
+    ) -> None:
         """Take what there is; entering starts it.
 
         Args:
             postgres: The database of runs.
             redis: What carries messages between the server's processes; of use only with the
                 other, since SQLite is one process's.
+            split: Whether Redis is wanted.
         """
+        self._wants_redis = split
         self.postgres = postgres
         self.redis = redis if postgres else None
         self._open = ExitStack()
@@ -49,6 +56,7 @@ class Backing:
         return cls(
             Postgres(folder / "postgres", sql, keep=(lock,)) if sql else None,
             Redis(folder / "redis", messages, keep=(lock,)) if messages else None,
+            split=split,
         )
 
     @property
@@ -60,9 +68,10 @@ class Backing:
     def words(self) -> str:
         """What it is, for people."""
         if self.postgres is None:
-            return f"SQLite; no PostgreSQL was found ({INSTALL})"
+            return f"SQLite, for one run at a time; no PostgreSQL was found ({INSTALL})"
         if self.redis is None:
-            return f"{self.postgres.program.words}; no Redis was found ({INSTALL})"
+            missing = f"; no Redis was found ({INSTALL})" if self._wants_redis else ""
+            return f"{self.postgres.program.words}, one process{missing}"
         return f"{self.postgres.program.words}, {self.redis.program.words}, services apart"
 
     @property

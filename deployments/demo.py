@@ -108,7 +108,7 @@ def _print_addresses(console: Console, stack: LocalStack) -> None:
     if stack.credentials:
         words = f"asks for {':'.join(stack.credentials)}"
         console.print(f"  its API         {words}", highlight=False)
-        console.print(f"  it stands on    {stack.backing.words}", highlight=False, markup=False)
+    console.print(f"  it stands on    {stack.backing.words}", highlight=False, markup=False)
 
 
 def _run_catalogue(

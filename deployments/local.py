@@ -1,4 +1,4 @@
-"""The whole stack on this machine: S3 server, Prefect server, work pool, one worker.
+"""The whole stack on this machine: databases, S3 server, Prefect server, work pool, two workers.
 
 All of it listens on loopback alone, keeps its files below one folder (``.conveyor/``), leaves
 the user's own Prefect profile untouched, and ends with the process that started it.
@@ -57,7 +57,8 @@ class LocalStack:
             at_once: How many runs the worker holds at the same time.
             port: Of the Prefect server, if it is free; absent or taken: any that is free.
             whole: Whether the server has its background services apart, where Redis is found, and
-                asks for a password; else it is one process, which starts sooner.
+                asks for a password; else it is one process. Either way it stands on PostgreSQL
+                where that is found, and on SQLite where it is not.
             say: Is told, in a few words, what is being waited for.
         """
         self.folder = folder.resolve()
@@ -198,7 +199,7 @@ class LocalStack:
         return self.backing.environment() | auth
 
     def _start_worker(self, name: str, queue: str, *options: str) -> None:
-        # when the stack ends, so do its runs, at once; the next one finds them Crashed
+        # when the stack ends, so do its runs, at once; the next one sets them Cancelled
         start = ("deployments.worker", "--pool", POOL, "--work-queue", queue, "--grace", "0")
         self._serve(name, *start, "--name", name, *options, variables=self._worker_store)
 

@@ -13,8 +13,8 @@ SERVER = {
     # The default, 5 s, ends connections that a client is about to use again after a stage of
     # more than 5 s; the client then waits 2 s before it tries anew.
     "PREFECT_SERVER_API_KEEPALIVE_TIMEOUT": "120",
-    # Else each task's end is written by itself, on SQLite at the moment in which the next one
-    # asks whether its tags have limits; where they collide, the client waits 2 s.
+    # Else each task's state is written by itself. On SQLite that collides with the next one's
+    # question whether its tags have limits, and the client waits 2 s.
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
     # Runs, with their tasks and logs, are kept for ever by default: here for 90 days, and

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 CPU, GPU = "cpu", "gpu"
 
+_QUEUE = "default"
 _GRACE_SECONDS = 1_700.0
 """A little less than the half hour that compose file and manifests give a container to end."""
 
@@ -78,7 +79,11 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--name", help="in the UI; absent: the host's, with its queues and process, or its GPUs"
     )
-    parser.add_argument("--work-queue", action="append", help="of the pool; all of them, if absent")
+    parser.add_argument(
+        "--work-queue",
+        action="append",
+        help=f"of the pool, may be repeated (default: {_QUEUE}, which has no catalogue runs)",
+    )
     parser.add_argument("--limit", type=int, help="runs at the same time; on a GPU pool: GPUs")
     parser.add_argument(
         "--grace",
@@ -97,10 +102,12 @@ async def _work(options: argparse.Namespace) -> None:
     from deployments.draining import DrainingWorker, work
     from deployments.gpu_worker import GpuWorker, answering_health, claim_gpus
 
+    # never all of them: a catalogue run would hold a place that it waits for its models to get
+    queues = options.work_queue or [_QUEUE]
     common: dict[str, Any] = {
-        "name": options.name or _own_name(options.work_queue or ()),
+        "name": options.name or _own_name(queues),
         "work_pool_name": options.pool,
-        "work_queues": options.work_queue,
+        "work_queues": queues,
         "prefetch_seconds": get_current_settings().worker.prefetch_seconds,
         "heartbeat_interval_seconds": int(get_current_settings().worker.heartbeat_seconds),
         "create_pool_if_not_found": False,

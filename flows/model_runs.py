@@ -8,6 +8,7 @@ names the run before.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -38,6 +39,7 @@ DEPLOYMENT = "release-model/default"
 _POLL_SECONDS = 2.0
 _LOOKS_A_SECOND = 20.0
 """At most, by one catalogue run: each costs the server several ms (docs/machines/measured.md)."""
+_MOMENT_SECONDS = 2.0
 _PAGE = 200
 _SOON = timedelta(minutes=1)
 _LONGEST = timedelta(days=7)
@@ -62,12 +64,45 @@ async def started_by(client: PrefectClient, catalogue_run: str) -> dict[str, Flo
     return {_model(run): run async for run in _runs(client, mine)}
 
 
+class UnderWay:
+    """The runs of ``release-model`` that may be under way, as the server told them a moment ago.
+
+    To be shared by all models of a catalogue run: a list for each start of a model, with 200 of
+    them at once, would cost the server more than the models do (docs/machines/measured.md).
+    """
+
+    def __init__(self) -> None:
+        """Know nothing yet."""
+        self._runs: list[FlowRun] = []
+        self._asked = -math.inf
+        self._asking = asyncio.Lock()
+
+    async def find(self, client: PrefectClient, model: str, *, force: bool) -> FlowRun | None:
+        """Return the run of ``model`` that is under way, by its parameters."""
+        came = time.monotonic()
+        async with self._asking:
+            if self._asked < came - _MOMENT_SECONDS:
+                asked = time.monotonic()
+                states = FlowRunFilterState(type=FlowRunFilterStateType(any_=_MAY_BE_UNDER_WAY))
+                due = _due(since=_LONGEST)
+                wanted = FlowRunFilter(state=states, expected_start_time=due)
+                self._runs = [run async for run in _runs(client, wanted)]
+                self._asked = asked
+        for run in self._runs:
+            if _releases(run, model, force=force):
+                as_it_is_now = await client.read_flow_run(run.id)
+                if _releases(as_it_is_now, model, force=force):
+                    return as_it_is_now
+        return None
+
+
 async def join_or_start(
-    client: PrefectClient, model: str, catalogue_run: str, *, force: bool
+    client: PrefectClient, model: str, catalogue_run: str, under_way: UnderWay, *, force: bool
 ) -> FlowRun:
     """Return the run of ``model`` that is under way, or a new one."""
-    if under_way := await _under_way(client, model, force=force):
-        return under_way
+    # one that was started by hand has its model in its name only once it has begun
+    if found := await under_way.find(client, model, force=force):
+        return found
     name = FlowRunFilterName(any_=[f"release {model}"])
     last = await client.read_flow_runs(
         # however old: whoever forgets it asks by a key again, and gets the run of that time
@@ -75,6 +110,8 @@ async def join_or_start(
         sort=FlowRunSort.EXPECTED_START_TIME_DESC,
         limit=1,
     )
+    if last and _releases(last[0], model, force=force):
+        return last[0]
     before = str(last[0].id) if last else "none"
     return await arun_deployment(
         DEPLOYMENT,
@@ -85,21 +122,6 @@ async def join_or_start(
         idempotency_key=f"release {model} {force} after {before}",
         timeout=0,
     )
-
-
-async def _under_way(client: PrefectClient, model: str, *, force: bool) -> FlowRun | None:
-    """Return the run of ``model`` that is under way, by its parameters.
-
-    A run that somebody else asked for has its model in its name only once it has started.
-    """
-    states = FlowRunFilterState(type=FlowRunFilterStateType(any_=_MAY_BE_UNDER_WAY))
-    due = _due(since=_LONGEST)  # what crashed a month ago is not
-    async for run in _runs(client, FlowRunFilter(state=states, expected_start_time=due)):
-        # a run that may end as "Up to date" does not do what `force` asks for
-        does_it = bool(run.parameters.get("force")) or not force
-        if _model(run) == model and does_it and _is_under_way(run):
-            return run
-    return None
 
 
 def _due(since: timedelta | None) -> FlowRunFilterExpectedStartTime:
@@ -129,8 +151,16 @@ def _model(run: FlowRun) -> str:
     return str(run.parameters.get("model"))
 
 
+def _releases(run: FlowRun, model: str, *, force: bool) -> bool:
+    """Whether a run is under way that does what is asked for."""
+    # a run that may end as "Up to date" does not do what `force` asks for
+    does_it = bool(run.parameters.get("force")) or not force
+    return _model(run) == model and does_it and _is_under_way(run)
+
+
 def _is_under_way(run: FlowRun) -> bool:
-    if run.state is None:
+    due = run.expected_start_time
+    if run.state is None or (due and due < datetime.now(UTC) - _LONGEST):
         return False
     if run.state.is_crashed():
         return run.state.timestamp > datetime.now(UTC) - timedelta(seconds=_AGAIN_SECONDS)

@@ -16,7 +16,7 @@ from prefect.states import Completed, Failed
 from prefect.tasks import exponential_backoff
 from pydantic import PositiveInt
 
-from flows.model_runs import ended, join_or_start, seconds_between_looks, started_by
+from flows.model_runs import UnderWay, ended, join_or_start, seconds_between_looks, started_by
 from tasks.catalogue import load_catalogue, load_recipe
 from tasks.domain.value import Value
 from tasks.restarts import refuse_more_starts
@@ -81,7 +81,7 @@ async def release_catalog(
     """
     refuse_more_starts()
     recipes, standings = await asyncio.to_thread(_choose, models, select, force=force)
-    run = str(flow_run.id)
+    run, under_way = str(flow_run.id), UnderWay()
     places, every = asyncio.Semaphore(at_once), seconds_between_looks(at_once)
     async with get_client() as client:
         mine = await started_by(client, run) if (flow_run.run_count or 1) > 1 else {}
@@ -92,7 +92,7 @@ async def release_catalog(
             return Outcome(model=model, state=UP_TO_DATE, message=message, seconds=0)
         async with places:
             begun = mine[model].id if model in mine else None
-            return await release_one(model, run, force=force, begun=begun, every=every)
+            return await release_one(model, run, under_way, force=force, begun=begun, every=every)
 
     turns = await asyncio.gather(*(in_turn(each.name) for each in recipes), return_exceptions=True)
     return await _conclude(
@@ -147,6 +147,7 @@ def _choose(
 async def release_one(
     model: str,
     catalogue_run: str,
+    under_way: UnderWay,
     *,
     force: bool = False,
     begun: UUID | None = None,
@@ -161,7 +162,8 @@ async def release_one(
         number = 0
         while True:
             if begun is None:
-                begun = (await join_or_start(client, model, catalogue_run, force=force)).id
+                joined = await join_or_start(client, model, catalogue_run, under_way, force=force)
+                begun = joined.id
             run = await ended(client, begun, every)
             number += 1
             if not (run.state and run.state.is_crashed()) or number == _MOST_RUNS:

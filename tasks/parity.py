@@ -76,7 +76,7 @@ def check_parity(recipe: Recipe, reference: Reference, candidate: VerifiedArtifa
         "parity", recipe.name, FAMILIES[format_], recipe.limits, VerificationError, progress
     )
     answers = shop.new_folder("answers")
-    answered = _answers(recipe, reference, candidate, answers, call)
+    answered = ask_for_answers(recipe, reference, candidate, answers, call)
     given = _Given(format_, answered.value.runtime, answers)
     compared = _compared(recipe, reference, given, call)
     progress.finish()
@@ -93,20 +93,24 @@ def check_parity(recipe: Recipe, reference: Reference, candidate: VerifiedArtifa
     log = get_run_logger()
     tell = log.info if report.passed else log.error
     tell("%s: %s", recipe.name, report.summary())
-    seconds = answered.cost.seconds + compared.cost.seconds + time.perf_counter() - began
+    of_matrix = Cost(seconds=time.perf_counter() - began)
     here = Comparison(
         report=report,
         ms_per_row=answered.value.ms_per_row,
-        cost=Cost(
-            seconds=round(seconds, 3), peak_mb=max(answered.cost.peak_mb, compared.cost.peak_mb)
-        ),
+        cost=answered.cost + compared.cost + of_matrix,
     )
     return compare_on_both(recipe, reference, candidate, here)
 
 
-def _answers(
+def ask_for_answers(
     recipe: Recipe, reference: Reference, candidate: VerifiedArtifact, folder: Path, call: Call
 ) -> Answered[AnswerReply]:
+    """Let a candidate answer the probes, in a child process; its answers are in ``folder``.
+
+    Raises:
+        VerificationError: It gave none.
+        IsolationError: The process died or went over its limits.
+    """
     from tasks.steps.answer import AnswerRequest, answer
 
     shop = workshop()

@@ -18,6 +18,7 @@ from tasks.domain.variant_rules import REAL_PROBES
 from tasks.domain.variants import Agreement, Int8, Race, VariantOutcome, VariantSpec
 from tasks.domain.waivers import apply_waivers, today_in_utc
 from tasks.isolation import Call, Family
+from tasks.parity import ask_for_answers
 from tasks.progress import StageProgress
 from tasks.runners import FAMILIES
 from tasks.runtime import STAGE, workshop
@@ -26,6 +27,10 @@ from tasks.storage import publishing
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tasks import gpu_stages
+    from tasks.isolation import Answered
+    from tasks.steps.judge_variant import JudgeReply
 
 _TIMED_BYTES = 1_000_000_000
 """Two models that are larger together are not timed: both would have to be in memory at once."""
@@ -118,11 +123,9 @@ def judge(
         IsolationError: The runtime's process died or went over its limits.
         RemoteError: It is judged on a GPU worker, and that gave no answer.
     """
-    from tasks import gpu_stages
-    from tasks.steps.answer import AnswerRequest, answer
-    from tasks.steps.judge_variant import JudgeRequest, judge_variant
+    from tasks.gpu_stages import JudgeRequest, judge_elsewhere
 
-    there = gpu_stages.JudgeRequest(
+    asked = JudgeRequest(
         recipe=recipe,
         spec=spec,
         source=source,
@@ -130,40 +133,37 @@ def judge(
         candidate=candidate,
         judged=judged,
     )
-    if (judged_there := gpu_stages.judge_elsewhere(there)) is not None:
+    if (judged_there := judge_elsewhere(asked)) is not None:
         return judged_there
-    shop = workshop()
+    folder = workshop().new_folder("answers")
     call = _call(f"judge {spec.kind}", recipe, VerificationError)
-    folder = shop.new_folder("answers")
-    asked = AnswerRequest(
-        recipe=recipe,
-        format=ModelFormat.ONNX,
-        model=shop.fetch(candidate.artifact.tree),
-        probes=shop.fetch(reference.inputs),
-        names=tuple(each.name for each in reference.probes),
-        device="cuda" if recipe.device == "cuda" else "cpu",
-        folder=folder,
-    )
-    answered = shop.children.call(answer, asked, call)
-    request = JudgeRequest(
-        recipe=recipe,
-        spec=spec,
-        runtime=answered.value.runtime,
-        probes=reference.probes,
-        reference=shop.fetch(reference.answers),
-        answers=folder,
-        judged=judged,
-        held_out=_held_out(source),
-    )
-    compared = shop.children.call(judge_variant, request, call)
-    cost = Cost(
-        seconds=answered.cost.seconds + compared.cost.seconds,
-        peak_mb=max(answered.cost.peak_mb, compared.cost.peak_mb),
-    )
+    answered = ask_for_answers(recipe, reference, candidate, folder, call)
+    compared = _compared(asked, answered.value.runtime, folder, call)
     report = apply_waivers(
         compared.value.report, recipe.waivers, today_in_utc(), variant=str(spec.kind)
     )
+    cost = answered.cost + compared.cost
     return Judged(report=report, agreement=compared.value.agreement, cost=cost)
+
+
+def _compared(
+    asked: gpu_stages.JudgeRequest, runtime: str, answers: Path, call: Call
+) -> Answered[JudgeReply]:
+    """Compare a variant's answers with the source's."""
+    from tasks.steps.judge_variant import JudgeRequest, judge_variant
+
+    shop = workshop()
+    request = JudgeRequest(
+        recipe=asked.recipe,
+        spec=asked.spec,
+        runtime=runtime,
+        probes=asked.reference.probes,
+        reference=shop.fetch(asked.reference.answers),
+        answers=answers,
+        judged=asked.judged,
+        held_out=_held_out(asked.source),
+    )
+    return shop.children.call(judge_variant, request, call)
 
 
 @task(name="time variant", task_run_name="time {recipe.name} {variant.variant}", **STAGE)

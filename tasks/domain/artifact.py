@@ -150,6 +150,13 @@ class Cost(Value):
     peak_mb: NonNegativeFloat = 0.0
     """The largest resident size of the process that did it, in MiB."""
 
+    def __add__(self, other: Cost) -> Cost:
+        """Return what this and then the other took."""
+        return Cost(
+            seconds=round(self.seconds + other.seconds, 3),
+            peak_mb=max(self.peak_mb, other.peak_mb),
+        )
+
 
 class Attempt(Value):
     """One try of one converter."""

@@ -218,11 +218,19 @@ def test_without_postgres_it_is_sqlite_in_one_process_and_says_so(tmp_path: Path
 
 
 def test_without_redis_the_server_is_one_process_and_says_so(tmp_path: Path) -> None:
-    backing = Backing(Postgres(tmp_path, Program(Path("bin"), "PostgreSQL 15.1")))
+    backing = Backing(Postgres(tmp_path, Program(Path("bin"), "PostgreSQL 15.1")), split=True)
 
     assert set(backing.environment()) == {"PREFECT_SERVER_DATABASE_CONNECTION_URL"}
     assert not backing.is_split
-    assert re.match(r"PostgreSQL 15\.1; no Redis was found", backing.words)
+    assert re.match(r"PostgreSQL 15\.1, one process; no Redis was found", backing.words)
+
+
+def test_a_server_that_needs_no_redis_does_not_miss_it(tmp_path: Path) -> None:
+    need(REDIS, "Redis")
+    backing = Backing.found(tmp_path, 0, split=False)
+
+    assert not backing.is_split
+    assert "Redis" not in backing.words
 
 
 def test_nothing_is_found_where_nothing_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

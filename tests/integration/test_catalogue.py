@@ -11,14 +11,12 @@ import pytest
 
 from deployments.bootstrap import SWITCH as CREATED_SWITCH
 from flows.nightly import SWITCH
-from tests.support.bench import WAITS, Bench, signal_process_of
+from tests.support.bench import RELEASE, WAITS, Bench, process_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-RELEASE, CATALOGUE, NIGHTLY = (
-    f"{f}/default" for f in ("release-model", "release-catalog", "nightly")
-)
+CATALOGUE, NIGHTLY = "release-catalog/default", "nightly/default"
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +111,7 @@ def test_a_catalogue_run_that_is_killed_goes_on_where_it_was(bench: Bench) -> No
     run = bench.start(CATALOGUE, select="name:killed-*", force=True, at_once=1)
     bench.until_converting("killed-a")
 
-    signal_process_of(run, signal.SIGKILL)
+    process_of(run).send_signal(signal.SIGKILL)
     bench.until_started(run, 2)
     bench.let_go()
 
@@ -133,7 +131,7 @@ def test_a_model_whose_run_is_ended_goes_on_from_its_finished_stages(bench: Benc
     bench.until_converting("resumed")
     assert len(list(bench.store.keys(f"work/{run}/stages/acquire-"))) == 1
 
-    signal_process_of(run, signal.SIGTERM)
+    process_of(run).send_signal(signal.SIGTERM)
     bench.until_started(run, 2)
     bench.let_go()
 
@@ -159,7 +157,7 @@ def test_nights_can_be_switched_off_missed_ones_are_not_caught_up_and_no_two_ove
     assert bench.end_of(missed)["name"] == "Skipped"
     first = bench.start(NIGHTLY, late=timedelta(hours=1), select="name:night")
     bench.until_converting("night")
-    signal_process_of(first, signal.SIGKILL)  # the night goes on all the same
+    process_of(first).send_signal(signal.SIGKILL)  # the night goes on all the same
     bench.until_started(first, 2)
     second = bench.start(NIGHTLY, select="name:night")
     refused = bench.end_of(second)

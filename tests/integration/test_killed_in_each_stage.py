@@ -10,7 +10,8 @@ import pytest
 
 from deployments.automations import RESTARTING
 from tasks.storage.places import WORK
-from tests.support.outage_bench import RELEASE, SILENCE
+from tests.support.bench import RELEASE
+from tests.support.outage_bench import SILENCE
 
 if TYPE_CHECKING:
     from tests.support.outage_bench import OutageBench

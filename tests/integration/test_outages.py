@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 
+import psutil
 import pytest
 
 from deployments.automations import (
@@ -16,6 +17,7 @@ from deployments.automations import (
     START_CRASHED_RUNS_AGAIN,
 )
 from deployments.tuning import START_SECONDS
+from tests.support.bench import process_of
 from tests.support.outage_bench import (
     AWAY_SECONDS,
     CHILD,
@@ -24,6 +26,7 @@ from tests.support.outage_bench import (
     REDIS,
     S3,
     SERVER,
+    SILENCE,
     WORKER,
     OutageBench,
 )
@@ -60,8 +63,7 @@ def test_a_postgresql_that_ends_and_comes_back_has_lost_nothing(
     how: signal.Signals, bench: OutageBench
 ) -> None:
     postgres = bench.stack.backing.postgres
-    if postgres is None:
-        pytest.skip(f"the stack is on {bench.stack.backing.words}")
+    assert postgres
     model, run = bench.begin()
 
     with bench.without(POSTGRES, postgres.start, how):
@@ -208,6 +210,28 @@ def test_a_worker_whose_grace_is_over_ends_its_run_which_starts_again_elsewhere(
     bench.until(run, RESTARTING)
     assert "Crashed" in bench.names(run)
     with bench.worker("impatient", grace=60):
+        bench.let_go()
+        assert bench.end_of(run)["type"] == "COMPLETED"
+
+
+@pytest.mark.slow
+def test_a_run_that_does_not_end_when_its_worker_tells_it_is_killed_and_starts_again_elsewhere(
+    bench: OutageBench,
+) -> None:
+    with bench.bounds(silence=SILENCE), bench.worker("stubborn", grace=0.5) as worker:
+        _, run = bench.begin("stubborn")
+        process = process_of(run)
+        family = [process, *process.children(recursive=True)]
+        process.suspend()  # it hears of no signal but KILL
+
+        worker.send_signal(signal.SIGTERM)
+        worker.wait(60)
+
+        assert psutil.wait_procs(family, timeout=10)[1] == []
+        bench.until(run, RESTARTING)
+    (crashed,) = [each for each in bench.history(run) if each["name"] == "Crashed"]
+    assert crashed["message"].startswith(f"No heartbeat for {SILENCE} s")
+    with bench.worker("stubborn", grace=60):
         bench.let_go()
         assert bench.end_of(run)["type"] == "COMPLETED"
 

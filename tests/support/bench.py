@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -14,6 +15,7 @@ import psutil
 import pytest
 import yaml
 
+from deployments.databases import find_postgres
 from deployments.local import LocalStack
 from tasks.settings import StoreSettings
 from tasks.storage.publishing import latest
@@ -21,13 +23,13 @@ from tasks.storage.s3 import open_store
 from tests.flows.conftest import LINEAR
 
 if TYPE_CHECKING:
-    import signal
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tasks.domain.release import Manifest
     from tasks.storage.s3 import S3Store
 
+RELEASE = "release-model/default"
 WAITS = {"onnx": ["waits"]}
 """The converters of a model whose conversion waits at the gate."""
 _ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
@@ -51,13 +53,15 @@ class Bench:
     @classmethod
     @contextmanager
     def running(cls, folder: Path, *, at_once: int = 2, **variables: str) -> Iterator[Self]:
-        """Start a stack on PostgreSQL and Redis, where this machine has them.
+        """Start a stack on PostgreSQL, and on Redis where this machine has it.
 
         Args:
             folder: For all files.
             at_once: How many models' runs it holds at the same time.
             variables: Of the environment of all its processes.
         """
+        if find_postgres() is None:
+            pytest.skip("there is no PostgreSQL; on SQLite the server may stand still for a minute")
         for name in ("models", "scratch"):
             (folder / name).mkdir()
         packages = ["tasks.converters", "tests.support.faulty_converters"]
@@ -209,16 +213,13 @@ class Bench:
         return open_store(StoreSettings.model_validate(self.stack.store_settings()))
 
 
-def signal_process_of(run: str, how: signal.Signals) -> None:
-    """Send a signal to the process that executes a flow run."""
-    killed = []
+def process_of(run: str) -> psutil.Process:
+    """Return the process that executes a flow run."""
+    found = []
     for process in psutil.process_iter():
-        try:
+        with contextlib.suppress(psutil.Error):
             mine = process.environ().get("PREFECT__FLOW_RUN_ID") == run
-            engine = "prefect.engine" in " ".join(process.cmdline())
-        except psutil.Error:
-            continue
-        if mine and engine:
-            process.send_signal(how)
-            killed.append(process)
-    assert killed
+            if mine and "prefect.engine" in " ".join(process.cmdline()):
+                found.append(process)
+    assert len(found) == 1, f"{len(found)} processes execute the run {run}"
+    return found[0]

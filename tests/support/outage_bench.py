@@ -18,14 +18,13 @@ from prefect.client.orchestration import PrefectClient
 from deployments.automations import MOST_RESTARTS, SILENCE_SECONDS, create_automations
 from deployments.processes import wait_until_healthy
 from deployments.tuning import START_SECONDS
-from tests.support.bench import WAITS, Bench
+from tests.support.bench import RELEASE, WAITS, Bench
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tasks.domain.release import Manifest
 
-RELEASE = "release-model/default"
 FLOW_RUN = "-m prefect.engine"
 WORKER = "-m deployments.worker --pool cpu --work-queue default"
 SERVER = "-m prefect server start"
