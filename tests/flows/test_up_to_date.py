@@ -204,7 +204,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
     """Note which models the catalogue starts a run for; running them takes a worker."""
     runs: list[tuple[str, bool]] = []
 
-    async def note(model: str, _: str, *, force: bool = False, **_begun: object) -> Outcome:
+    async def note(model: str, *_: object, force: bool = False, **_begun: object) -> Outcome:
         runs.append((model, force))
         return Outcome(model=model, state="Completed", message="", seconds=1.0)
 
