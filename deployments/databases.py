@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sysconfig
 import time
+from abc import ABC, abstractmethod
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -83,7 +84,7 @@ def find_redis(path: str | None = None) -> Program | None:
     return None
 
 
-class Database:
+class Database(ABC):
     """A server in a folder of its own, on a loopback port that is free, behind a password.
 
     Inside the ``with`` it runs; a later one in the same folder finds what this one has kept.
@@ -150,12 +151,13 @@ class Database:
         self.port = 0
         self._open.close()
 
+    @abstractmethod
     def _command(self) -> Sequence[str]:
         """Return what starts it; the first time, prepare its files."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _answers(self) -> bool:
-        raise NotImplementedError
+        """Return whether it takes requests."""
 
 
 class Postgres(Database):
