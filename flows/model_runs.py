@@ -79,21 +79,24 @@ class UnderWay:
 
     async def find(self, client: PrefectClient, model: str, *, force: bool) -> FlowRun | None:
         """Return the run of ``model`` that is under way, by its parameters."""
-        came = time.monotonic()
-        async with self._asking:
-            if self._asked < came - _MOMENT_SECONDS:
-                asked = time.monotonic()
-                states = FlowRunFilterState(type=FlowRunFilterStateType(any_=_MAY_BE_UNDER_WAY))
-                due = _due(since=_LONGEST)
-                wanted = FlowRunFilter(state=states, expected_start_time=due)
-                self._runs = [run async for run in _runs(client, wanted)]
-                self._asked = asked
-        for run in self._runs:
+        for run in await self._listed(client):
             if _releases(run, model, force=force):
                 as_it_is_now = await client.read_flow_run(run.id)
                 if _releases(as_it_is_now, model, force=force):
                     return as_it_is_now
         return None
+
+    async def _listed(self, client: PrefectClient) -> list[FlowRun]:
+        """Return a list that was begun no longer than a moment before it is asked for here."""
+        came = time.monotonic()
+        async with self._asking:
+            if self._asked < came - _MOMENT_SECONDS:
+                asked = time.monotonic()
+                states = FlowRunFilterState(type=FlowRunFilterStateType(any_=_MAY_BE_UNDER_WAY))
+                wanted = FlowRunFilter(state=states, expected_start_time=_due(since=_LONGEST))
+                self._runs = [run async for run in _runs(client, wanted)]
+                self._asked = asked
+            return self._runs
 
 
 async def join_or_start(
